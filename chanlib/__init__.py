@@ -1,0 +1,36 @@
+"""chanlib: one library for everything that waits in a Python program."""
+
+from ._core.engine import Op as Op
+from .channels import Channel as Channel
+from .channels import ChannelStatistics as ChannelStatistics
+from .channels import ReceiveView as ReceiveView
+from .channels import SendAll as SendAll
+from .channels import SendView as SendView
+from .errors import BrokenChannel as BrokenChannel
+from .errors import BrokenFuture as BrokenFuture
+from .errors import ChannelClosed as ChannelClosed
+from .errors import ChannelEmpty as ChannelEmpty
+from .errors import ChannelError as ChannelError
+from .errors import ChannelFull as ChannelFull
+from .errors import EndOfChannel as EndOfChannel
+from .errors import HandleClosed as HandleClosed
+from .errors import InvalidStateError as InvalidStateError
+from .errors import Lagged as Lagged
+from .errors import WouldBlock as WouldBlock
+from .events import Event as Event
+from .events import EventStatistics as EventStatistics
+from .futures import Future as Future
+from .futures import FutureCancelled as FutureCancelled
+from .futures import FutureStatistics as FutureStatistics
+from .futures import Promise as Promise
+from .futures import open_future as open_future
+from .selecting import Selectable as Selectable
+from .selecting import select as select
+from .sides import ReceiveSide as ReceiveSide
+from .sides import SendSide as SendSide
+from .timers import Ticker as Ticker
+from .timers import Timer as Timer
+from .timers import after as after
+from .timers import every as every
+from .timers import never as never
+from .timers import sleep as sleep

@@ -1,0 +1,203 @@
+"""What one thread knows about itself: in which world it runs, and how much of its turn is left.
+
+Worlds are asked for in this order: a task of asyncio, a task of trio, a coroutine that this thread drives
+(the threads backend), a callback on the thread of an event loop, a plain thread.
+
+The budget is tokio's "coop": at most `BUDGET` awaited operations of one thread complete without giving its
+loop a turn, over however many channels. The turn is given *before* an operation, so that a cancellation which
+arrives there means "not done". Inside trio every operation looks for a cancelled scope first, as trio's rules
+ask for; on asyncio nobody can cancel a running task but itself, and the scopes of anyio are felt at the next
+turn.
+
+trio is never imported from here. It is bound once the program has imported it, and each thread is told the
+next time it performs an operation.
+
+Invariants:
+- a `Lane` belongs to one thread; only that thread touches it.
+- `lane.trio` is trio's own per-thread dictionary: it holds "runner" while a run is active on this thread and
+  "task" while one of its tasks is executing. It is empty where there is no trio.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import sys
+import threading
+from asyncio import _get_running_loop as running_loop
+from collections.abc import Generator
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .mailbox import Mailbox
+
+__all__ = [
+    "BUDGET",
+    "Lane",
+    "World",
+    "current_task",
+    "gate",
+    "lanes",
+    "refuse_loop",
+    "running_loop",
+    "set_strict_checkpoints",
+    "trio_module",
+    "turn",
+    "world",
+]
+
+BUDGET = 128
+modules = sys.modules
+
+if sys.version_info >= (3, 12):
+    from asyncio import current_task
+else:  # written in Python up to 3.11: five times the price of the dictionary behind it
+    _tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
+
+    def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None:
+        return _tasks.get(loop)
+
+
+class World(enum.Enum):
+    """Where a piece of code runs, as far as waiting is concerned."""
+
+    ASYNCIO = "an asyncio task"
+    TRIO = "a trio task"
+    DRIVEN = "a coroutine driven by its thread"
+    CALLBACK = "a callback on the thread of an event loop"
+    PLAIN = "a plain thread"
+
+
+class Lane:
+    """One thread, as this library sees it."""
+
+    __slots__ = ("bound", "driving", "left", "loop_box", "run_box", "trio")
+
+    def __init__(self) -> None:
+        self.left = BUDGET
+        self.trio: dict[str, Any] = {}
+        self.bound = False  # is `trio` trio's own dictionary?
+        self.driving = 0  # coroutines that this thread drives, nested
+        self.loop_box: Mailbox | None = None
+        self.run_box: Mailbox | None = None
+
+
+class _Lanes(threading.local):
+    def __init__(self) -> None:
+        self.lane = Lane()
+
+
+lanes = _Lanes()
+_trio: ModuleType | None = None
+_context: threading.local | None = None
+_strict = False
+
+
+def trio_module() -> ModuleType | None:
+    """trio, if the program has imported it."""
+    global _trio, _context
+    if _trio is None:
+        trio = modules.get("trio")
+        if trio is None or not hasattr(trio, "lowlevel"):  # absent, or half imported
+            return None
+        try:
+            from trio._core._run import GLOBAL_RUN_CONTEXT as context
+        except ImportError:
+            context = None  # the public functions serve as well, more slowly
+        _context = context
+        _trio = trio
+    return _trio
+
+
+class _PublicContext(dict[str, Any]):
+    """Stands in for trio's per-thread dictionary where that cannot be had: asks trio each time."""
+
+    def __bool__(self) -> bool:
+        return bool(_trio is not None and _trio.lowlevel.in_trio_run())
+
+    def get(self, key: str, default: Any = None) -> Any:
+        assert _trio is not None
+        if key == "task" and _trio.lowlevel.in_trio_task():
+            return _trio.lowlevel.current_task()
+        if key == "runner" and _trio.lowlevel.in_trio_run():
+            return _trio.lowlevel.current_trio_token()
+        return default
+
+
+def _bind(lane: Lane) -> None:
+    if trio_module() is not None:
+        lane.trio = vars(_context) if _context is not None else _PublicContext()
+        lane.bound = True
+
+
+def world(lane: Lane) -> World:
+    """Where the calling code runs."""
+    loop = running_loop()
+    if loop is not None and current_task(loop) is not None:
+        return World.ASYNCIO
+    if not lane.bound:
+        _bind(lane)
+    if lane.trio.get("task") is not None:
+        return World.TRIO
+    if lane.driving:
+        return World.DRIVEN
+    if loop is not None or lane.trio.get("runner") is not None:
+        return World.CALLBACK
+    return World.PLAIN
+
+
+def refuse_loop(lane: Lane, what: str) -> None:
+    """Blocking here would stop an event loop: say so, whether or not the operation would have to wait."""
+    if running_loop() is None:
+        if not lane.bound:
+            _bind(lane)
+        if lane.trio.get("runner") is None:
+            return
+        kind = "trio"
+    else:
+        kind = "asyncio"
+    raise RuntimeError(
+        f"{what} would block the thread of a running {kind} loop; "
+        "write `await op` in a task (`async for` in place of `for`), or `op.poll()` in a callback"
+    )
+
+
+def set_strict_checkpoints(on: bool) -> bool:
+    """Make every awaited operation a checkpoint of its loop (trio's own rule); returns what held before.
+
+    Off, the default, an operation that need not wait gives the loop a turn once in `BUDGET`. Holds for the
+    whole process: at once for the calling thread, for others within `BUDGET` operations.
+    """
+    global _strict
+    before, _strict = _strict, bool(on)
+    lanes.lane.left = 0 if _strict else BUDGET
+    return before
+
+
+def gate(lane: Lane) -> bool:
+    """The slow half of the budget: must the loop be given a turn (or a cancellation be felt) first?"""
+    if not lane.bound:
+        _bind(lane)
+    here = world(lane)
+    if here is World.TRIO:
+        assert _trio is not None
+        if _trio.current_effective_deadline() == -float("inf"):
+            return True
+    elif here is not World.ASYNCIO:
+        lane.left = BUDGET  # the operating system preempts threads; a callback cannot wait at all
+        return False
+    if _strict:
+        return True
+    lane.left -= 1
+    return lane.left < 0
+
+
+def turn(lane: Lane) -> Generator[Any, Any, None]:
+    """Give the loop of this task one turn."""
+    lane.left = 0 if _strict else BUDGET - 1  # the operation that follows is the first of the new turn
+    if world(lane) is World.ASYNCIO:
+        yield
+    else:
+        assert _trio is not None
+        yield from _trio.lowlevel.checkpoint().__await__()

@@ -1,0 +1,138 @@
+"""One mailbox per loop: wakes from other threads, however many, cost one `call_soon_threadsafe`.
+
+A mailbox is posted as an object whose finalizer notices what a closed loop never delivered. Such letters are
+not lost: each waiter is told that it is dead, its commit is undone, and the next waiter is served.
+
+Invariants:
+- `posted` is cleared before the letters are read; it is set before the mailbox is posted. So a letter is
+  either seen by a delivery that is under way or posts a new one; at worst a delivery finds nothing.
+- `deliver` runs on the loop's own thread and never raises, except for an interrupt, after which it posts
+  the rest again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+__all__ = ["Letter", "Mailbox", "Watch"]
+
+
+class Letter(Protocol):
+    """What can be put into a mailbox: a waiter that a peer has claimed, or that should look again."""
+
+    def resume(self) -> None: ...
+    def lost(self) -> None: ...
+
+
+class Mailbox:
+    """The way into one loop from other threads. `post(callback)` raises RuntimeError once the loop is over."""
+
+    __slots__ = ("home", "letters", "post", "posted", "watches")
+
+    def __init__(self, home: Any, post: Callable[[Callable[[], object]], object]) -> None:
+        self.home = home
+        self.post = post
+        self.letters: deque[Letter] = deque()
+        self.posted = False
+        self.watches: dict[tuple[int, bool], Watch] = {}
+
+    def put(self, letter: Letter) -> None:
+        self.letters.append(letter)
+        if not self.posted:
+            self.posted = True
+            self._send()
+
+    def _send(self) -> None:
+        delivery = _Delivery(self)
+        try:
+            self.post(delivery)
+        except RuntimeError:  # asyncio: "Event loop is closed"; trio: RunFinishedError
+            delivery.mailbox = None
+            self.bury()
+
+    def deliver(self) -> None:
+        self.posted = False
+        letters = self.letters
+        try:
+            while letters:
+                letters[0].resume()
+                letters.popleft()
+        except BaseException:  # an interrupt: the letter under way goes out once more, which does no harm
+            self.posted = True
+            self._send()
+            raise
+
+    def bury(self) -> None:
+        """The loop is over. Whoever waited there is dead."""
+        self.posted = False
+        while True:
+            try:
+                letter = self.letters.popleft()
+            except IndexError:
+                return
+            letter.lost()
+
+
+class Watch:
+    """All waiters of one loop for one direction of one descriptor: a loop takes one watcher for it.
+
+    Used on the loop's own thread only. `open` and `close` tell the loop.
+    """
+
+    __slots__ = ("fd", "home", "waiters", "writing")
+
+    def __init__(self, home: Mailbox, fd: int, writing: bool) -> None:
+        self.home = home
+        self.fd = fd
+        self.writing = writing
+        self.waiters: list[Letter] = []
+
+    @classmethod
+    def join(cls, home: Mailbox, fd: int, writing: bool, waiter: Letter) -> Watch:
+        watch = home.watches.get((fd, writing))
+        if watch is None:
+            watch = cls(home, fd, writing)
+            watch.open()
+            home.watches[fd, writing] = watch
+        watch.waiters.append(waiter)
+        return watch
+
+    def ready(self) -> None:
+        """The descriptor may be used: everybody looks."""
+        for waiter in self.waiters:
+            waiter.resume()
+
+    def leave(self, waiter: Letter) -> None:
+        self.waiters.remove(waiter)
+        if not self.waiters:
+            self.close()
+
+    def forget(self) -> None:
+        """The loop watches no longer."""
+        del self.home.watches[self.fd, self.writing]
+
+    def open(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class _Delivery:
+    """The callback given to the loop. Dropped without having run, it buries the mailbox."""
+
+    __slots__ = ("mailbox",)
+
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox: Mailbox | None = mailbox
+
+    def __call__(self) -> None:
+        mailbox, self.mailbox = self.mailbox, None
+        if mailbox is not None:
+            mailbox.deliver()
+
+    def __del__(self) -> None:
+        if self.mailbox is not None:
+            self.mailbox.bury()

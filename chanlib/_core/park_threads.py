@@ -1,0 +1,103 @@
+"""Parking a thread: a fresh raw lock per wait, or a poll of descriptors and a pipe.
+
+A lock that is used once cannot receive the stale release of an earlier wait. A thread that also waits for
+descriptors sleeps in `select.poll` and is woken through a pipe (an eventfd where there is one).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from _thread import TIMEOUT_MAX, allocate_lock
+from collections.abc import Generator
+from time import monotonic
+from typing import Any
+
+from .engine import Op, Waiter
+
+__all__ = ["ThreadWaiter"]
+
+
+class ThreadWaiter(Waiter):
+    __slots__ = ("alarm", "lock")
+
+    def __init__(self, op: Op[Any]) -> None:
+        super().__init__(op)
+        self.lock = allocate_lock()
+        self.lock.acquire()
+        self.alarm: _Alarm | None = None
+
+    def park(self) -> Generator[Any, Any, None]:
+        if self.fds:
+            self._poll(self.fds)
+            return ()  # type: ignore[return-value]
+        until = self.until
+        if until is None:
+            self.lock.acquire()
+        elif until <= TIMEOUT_MAX:
+            self.lock.acquire(True, until)
+        else:
+            end = monotonic() + until
+            while not self.lock.acquire(True, TIMEOUT_MAX) and monotonic() < end:
+                pass
+        return ()  # type: ignore[return-value]
+
+    def wake(self) -> None:
+        try:
+            self.lock.release()
+        except RuntimeError:
+            pass  # woken already
+        alarm = self.alarm
+        if alarm is not None:
+            alarm.ring()
+
+    def _poll(self, fds: list[tuple[int, bool]]) -> None:
+        alarm = self.alarm = _Alarm()
+        try:
+            poll = select.poll()
+            poll.register(alarm.fd, select.POLLIN)
+            for fd, mask in _masks(fds).items():
+                poll.register(fd, mask)
+            if self.lock.acquire(False):  # woken before there was an alarm to ring
+                return
+            until = self.until
+            poll.poll(None if until is None else min(until * 1000, 2**31 - 1))
+        finally:
+            self.alarm = None
+            alarm.close()
+
+
+def _masks(fds: list[tuple[int, bool]]) -> dict[int, int]:
+    masks: dict[int, int] = {}
+    for fd, writing in fds:
+        masks[fd] = masks.get(fd, 0) | (select.POLLOUT if writing else select.POLLIN)
+    return masks
+
+
+class _Alarm:
+    """A descriptor that becomes readable when rung, from any thread, also while it is being closed."""
+
+    __slots__ = ("_guard", "_write", "fd")
+
+    def __init__(self) -> None:
+        self._guard = allocate_lock()
+        if hasattr(os, "eventfd"):
+            self.fd = self._write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self.fd, self._write = os.pipe()
+            os.set_blocking(self._write, False)
+
+    def ring(self) -> None:
+        with self._guard:
+            if self._write >= 0:
+                try:
+                    os.write(self._write, b"\1\0\0\0\0\0\0\0")
+                except BlockingIOError:
+                    pass  # rung often enough
+
+    def close(self) -> None:
+        with self._guard:
+            write, self._write = self._write, -1
+            os.close(write)
+            if write != self.fd:
+                os.close(self.fd)

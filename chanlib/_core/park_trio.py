@@ -1,0 +1,108 @@
+"""Parking a trio task: `wait_task_rescheduled`, with an abort that has to win the claim.
+
+trio reschedules a task exactly once. `parked` is the licence to do so: it is set on trio's thread just before
+the task traps, and taken away, also there, by whoever reschedules or aborts. A wake from another thread, or one
+on trio's thread that is not inside a task step of another task, goes through the mailbox of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any
+
+import trio
+
+from .engine import Op, Waiter
+from .lane import lanes
+from .mailbox import Mailbox, Watch
+
+__all__ = ["TrioWaiter"]
+
+
+class TrioWaiter(Waiter):
+    __slots__ = ("mailbox", "parked", "task")
+
+    def __init__(self, op: Op[Any]) -> None:
+        super().__init__(op)
+        lane = lanes.lane
+        self.task = trio.lowlevel.current_task()
+        self.parked = False
+        runner = lane.trio.get("runner")
+        mailbox = lane.run_box
+        if mailbox is None or mailbox.home is not runner:
+            token = trio.lowlevel.current_trio_token()
+            mailbox = lane.run_box = Mailbox(runner, token.run_sync_soon)
+        self.mailbox = mailbox
+
+    def park(self) -> Generator[Any, Any, None]:
+        if self.until is None and self.fds is None:
+            self.parked = True
+            return trio.lowlevel.wait_task_rescheduled(self.abort).__await__()
+        return self._park_watching()
+
+    def _park_watching(self) -> Generator[Any, Any, None]:
+        until = math.inf if self.until is None else self.until
+        watches = [RunWatch.join(self.mailbox, fd, writing, self) for fd, writing in self.fds or ()]
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + until):
+                self.parked = True
+                yield from trio.lowlevel.wait_task_rescheduled(self.abort).__await__()
+        finally:
+            for watch in watches:
+                watch.leave(self)
+
+    def abort(self, _: Any) -> trio.lowlevel.Abort:
+        if self.whole._retract(self):
+            self.parked = False
+            return trio.lowlevel.Abort.SUCCEEDED
+        return trio.lowlevel.Abort.FAILED  # a peer has committed: its wake is on the way
+
+    def wake(self) -> None:
+        context = lanes.lane.trio
+        task = context.get("task")
+        if (
+            task is not None
+            and task is not self.task
+            and context.get("runner") is self.mailbox.home
+        ):
+            self.resume()
+        else:
+            self.mailbox.put(self)
+
+    def resume(self) -> None:
+        if self.parked:
+            self.parked = False
+            trio.lowlevel.reschedule(self.task)
+
+
+class RunWatch(Watch):
+    """A descriptor watched by a system task of the run, for as long as somebody waits for it.
+
+    The task may be told to stop and find that somebody has joined before it could: then it goes on.
+    """
+
+    __slots__ = ("scope",)
+
+    scope: trio.CancelScope
+
+    def open(self) -> None:
+        self.scope = trio.CancelScope()
+        trio.lowlevel.spawn_system_task(self._run)
+
+    def close(self) -> None:
+        self.scope.cancel()
+
+    async def _run(self) -> None:
+        wait = trio.lowlevel.wait_writable if self.writing else trio.lowlevel.wait_readable
+        while self.waiters:
+            with self.scope:
+                while self.waiters:
+                    try:
+                        await wait(self.fd)
+                    except OSError:  # closed under us, or no descriptor that can be waited for
+                        self.ready()
+                        break
+                    self.ready()
+            self.scope = trio.CancelScope()
+        self.forget()

@@ -1,0 +1,1 @@
+"""The reference engine: Python, written for reading."""

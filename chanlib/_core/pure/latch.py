@@ -1,0 +1,85 @@
+"""Latch: a source that is open for everybody once it is set. Events and futures are latches.
+
+Invariant: while the latch is set nobody waits. Setting serves all waiters under one lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from .ops import PENDING, Leaf
+from .source import Source
+from .waiters import FEW, SERVED, WaitQueue
+
+__all__ = ["Latch", "Passed"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Latch(Source):
+    __slots__ = ("_queue", "_set")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._set = False
+        self._queue: WaitQueue | None = None
+
+    def _outcome(self) -> Any:
+        """What a waiter gets, outside the lock; it may raise. A subclass decides."""
+        return None
+
+    def _open(self, *_: Any) -> bool:
+        """Under the lock: set it and serve everybody. False if it was set."""
+        if self._set:
+            return False
+        self._set = True
+        queue = self._queue
+        while queue and (waiter := queue.claim(self._after)) is not None:
+            waiter.state = SERVED
+        return True
+
+    def _shut(self) -> None:
+        """Under the lock: later waiters wait again."""
+        self._set = False
+
+    def _forget_waiters(self) -> None:
+        self._queue = None
+
+    def _waiting(self) -> int:
+        queue = self._queue
+        return queue.live() if queue else 0
+
+
+class Passed(Leaf[T_co]):
+    """The operation of waiting for a latch."""
+
+    __slots__ = ()
+
+    def __init__(self, latch: Latch) -> None:
+        self._src = latch
+
+    def _describe(self, latch: Latch) -> str:
+        return f"wait for {latch!r}"
+
+    def _hint(self, latch: Latch) -> bool:
+        return latch._set
+
+    def _attempt(self, latch: Latch) -> Any:
+        return latch._outcome() if latch._set else PENDING
+
+    def _enqueue(self, latch: Latch, waiter: Any) -> None:
+        if latch._queue is None:
+            latch._queue = WaitQueue()
+        latch._queue.append(waiter)
+
+    def _withdraw(self, latch: Latch, waiter: Any) -> None:
+        if latch._queue is not None:
+            latch._queue.withdrawn()
+
+    def _forget(self, latch: Latch, arm: Any) -> None:
+        queue = latch._queue
+        if queue is not None and len(queue) > FEW:
+            latch._locked(arm, self._withdraw, latch, arm)
+
+    def _collect(self, waiter: Any) -> Any:
+        return waiter.src._outcome()

@@ -1,0 +1,396 @@
+"""Op: an operation as a value, and the one body of logic that performs it in every world.
+
+Source of the idea: Concurrent ML (Reppy 1991) and Guile Fibers' `operation`: try, else enqueue and park; whoever
+completes it does so on both sides, so the woken side never retries.
+
+A leaf operation says five things about itself, all under the lock of its source and without calling foreign code:
+
+    _attempt(src)            do it now: the result, or PENDING, or raise its error
+    _enqueue(src, waiter)    leave `waiter` where peers look (or tell it when to look again)
+    _withdraw(src, waiter)   the waiter has given up: tidy the queue
+    _undo(src, waiter)       a peer has served the waiter, but it was cancelled or is dead: give back what it
+                             got and serve the next. False: cannot be undone
+    _ended(src, waiter)      the error of a waiter under which the source was closed (outside the lock)
+
+and one as a hint, without the lock: `_hint(src)`, False if `_attempt` would surely say PENDING.
+
+A *committing* operation is completed by its peer (WaitQueue.claim, then `value` and SERVED). A *readiness*
+operation asks its waiter to be woken (`wake_in`, `wake_readable`, `wake_writable`, or a peer's `wake()` without
+a claim) and is attempted again.
+
+Performing is `_wait`, a generator that parks through its waiter. Only the waiter knows the world: on a loop
+`park` yields to it, on a thread it blocks inside and yields nothing. So `sync()` is the same generator, which
+then ends at its first step.
+
+What becomes of an operation when a cancellation meets a commit (`_wait`, `_take_back`, `Waiter.keep`):
+
+                        nobody had committed     a peer had committed
+    trio                no effect, raises        completes; felt at the next operation (`abort` lost its claim)
+    thread, timeout     no effect, raises        completes
+    asyncio, receive    no effect, raises        undone: next receiver or head of the buffer; raises
+    asyncio, send       no effect, raises        in a cancelled scope: returns. Native `Task.cancel()`: returns and
+                                                 re-arms the cancel (3.13+), else raises with a note
+    event, future       no effect, raises        nothing was taken; raises
+    select              no effect, raises        the row of the arm that won
+    interrupt           no effect, raises        as asyncio, but a send raises with a note
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ...errors import WouldBlock
+from ..lane import gate, lanes, modules, refuse_loop, turn, world
+from ..parking import waiter_class
+from .source import Reentered, Source
+from .waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN
+
+if TYPE_CHECKING:
+    from .select import Branch
+    from .waiters import Waiter
+
+__all__ = ["DONE", "PENDING", "Leaf", "Op", "seconds"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R")
+
+
+class _Pending:
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "PENDING"
+
+
+PENDING: Any = _Pending()
+"""What an attempt returns that would have to wait. Never a user's value."""
+
+DONE: Iterator[Any] = iter(())
+"""Awaiting it gives None at once."""
+next(DONE, None)
+
+
+def seconds(value: float, argument: str) -> float:
+    """A duration given by the user: any real number, negative counts as 0, NaN is refused."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{argument} must be a number of seconds (math.inf is allowed), not {value!r}"
+        ) from None
+    if math.isnan(number):
+        raise ValueError(f"{argument} must be a number of seconds (math.inf is allowed), not NaN")
+    return max(number, 0.0)
+
+
+class Op(Coroutine[Any, Any, T_co]):
+    """An operation that has not happened yet.
+
+    Perform it exactly once: `await op` in a task, `op.sync()` in a plain thread, `op.poll()` anywhere. Compose
+    it first, if you like: `op.map(f)`, `op.within(seconds)`, `select(op, ...)`. It is a coroutine to the eyes of
+    `asyncio.create_task` and `start_soon`.
+    """
+
+    __slots__ = ("_polled", "_src", "_steps")
+
+    _src: Any  # what it is about; None once it is performed
+    _steps: Generator[Any, Any, T_co]  # while it is driven as a coroutine
+    _polled: bool
+
+    # ------------------------------------------------------------- what a kind of operation defines
+    def _now(self, src: Any) -> Any:
+        """Do it if it can happen now: the result or PENDING."""
+        raise NotImplementedError
+
+    def _snapshot(self, src: Any) -> Any:
+        """As `_now`, decided on one atomic look at everything it is about."""
+        return self._now(src)
+
+    def _enroll(self, src: Any, waiter: Waiter) -> Any:
+        """Do it now, or leave `waiter` with everybody who could complete it, in one atomic step."""
+        raise NotImplementedError
+
+    def _retract(self, waiter: Waiter) -> bool:
+        """Claim `waiter` for ourselves. True: nothing has happened and nothing will. May be asked twice."""
+        raise NotImplementedError
+
+    def _take_back(self, waiter: Waiter) -> bool:
+        """A peer has committed: undo it. False: it stands."""
+        raise NotImplementedError
+
+    def _collect(self, waiter: Waiter) -> Any:
+        """The result that the peer has left."""
+        raise NotImplementedError
+
+    def _branches(self) -> list[Branch]:
+        """The leaves of which exactly one is to happen. The operation itself counts as performed then."""
+        raise NotImplementedError
+
+    def _describe(self, src: Any) -> str:
+        """What it does, in words, also once it is performed."""
+        raise NotImplementedError
+
+    def _would_block(self, src: Any) -> WouldBlock:
+        return WouldBlock(f"{self._describe(src)} cannot happen now")
+
+    # ------------------------------------------------------------- performing
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        src = self._src
+        if src is None:
+            raise _twice(self)
+        self._src = None
+        lane = lanes.lane
+        left = lane.left
+        if left and not lane.trio and (lane.bound or "trio" not in modules):
+            lane.left = left - 1
+        elif gate(lane):
+            yield from turn(lane)
+        got = self._now(src)
+        if got is PENDING:
+            got = yield from self._wait(src, waiter_class(world(lane)))
+        return got  # type: ignore[no-any-return]
+
+    def sync(self, timeout: float | None = None) -> T_co:
+        """Perform it, blocking this thread until it has happened.
+
+        `timeout` is in seconds (None or `math.inf`: no limit, 0: only if it can happen now); when it has passed,
+        `TimeoutError` is raised and the operation has provably had no effect. On a thread that runs an event loop
+        it raises `RuntimeError` and nothing happens.
+        """
+        src = self._src
+        if src is None:
+            raise _twice(self)
+        lane = lanes.lane
+        refuse_loop(lane, "sync()")
+        limit = None if timeout is None else seconds(timeout, "timeout")
+        self._src = None
+        got = self._now(src)
+        if got is PENDING:
+            return drive(self._wait(src, waiter_class(None), limit))
+        return got  # type: ignore[no-any-return]
+
+    def poll(self) -> T_co:
+        """Perform it if it can happen now, else raise `WouldBlock`.
+
+        Never waits, so it may be called anywhere: in callbacks of a loop, signal handlers, finalizers. After
+        `WouldBlock` the operation is as it was and can be performed later.
+        """
+        src = self._src
+        if src is None:
+            raise _twice(self)
+        self._src = None
+        try:
+            got = self._snapshot(src)
+        except Reentered:
+            got = PENDING
+        if got is PENDING:
+            self._src = src
+            self._polled = True
+            raise self._would_block(src)
+        return got  # type: ignore[no-any-return]
+
+    def _wait(
+        self, src: Any, waiter_type: type[Waiter], limit: float | None = None
+    ) -> Generator[Any, Any, T_co]:
+        """Park until it has happened. `limit` in seconds: then TimeoutError, and nothing has happened."""
+        end = None if limit is None else monotonic() + limit
+        while True:
+            waiter = waiter_type(self)
+            if end is not None:
+                waiter.wake_in(max(end - monotonic(), 0.0))
+            try:
+                got = self._enroll(src, waiter)
+                if got is not PENDING:
+                    return got  # type: ignore[no-any-return]
+                yield from waiter.park()
+                committed = not self._retract(waiter)
+            except BaseException as error:
+                if self._retract(waiter) or self._take_back(waiter) or not waiter.keep(error):
+                    raise
+                committed = True
+            if committed:
+                return self._collect(waiter)  # type: ignore[no-any-return]
+            # woken to look again: a timer, a descriptor, or a peer that was interrupted half way
+            got = self._now(src)
+            if got is not PENDING:
+                return got  # type: ignore[no-any-return]
+            if end is not None and monotonic() >= end:
+                raise TimeoutError(f"{self._describe(src)} did not happen within {limit} s")
+
+    def _abandon(self, waiter: Waiter) -> None:
+        """The loop of `waiter` is over."""
+        if not self._retract(waiter):
+            self._take_back(waiter)
+
+    # ------------------------------------------------------------- composing
+    def map(self, function: Callable[[T_co], R], /) -> Op[R]:
+        """The same operation, its result passed through `function` (CML's `wrap`).
+
+        `function` is called after the operation has happened, outside every lock.
+        """
+        from .select import Mapped
+
+        return Mapped(self, function)
+
+    def within(self, limit: float, /) -> Op[T_co]:
+        """The same operation, or `TimeoutError` after `limit` seconds and provably no effect.
+
+        The time counts from performing. 0: only if it can happen now.
+        """
+        from .select import Within
+
+        return Within(self, seconds(limit, "within"))
+
+    def __op__(self) -> Op[T_co]:
+        return self
+
+    def __repr__(self) -> str:
+        src = self._src
+        if src is None:
+            return f"<{type(self).__name__} operation, performed>"
+        return f"<{self._describe(src)}>"
+
+    # ------------------------------------------------------------- as a coroutine
+    @property
+    def __name__(self) -> str:  # what a Task's repr shows
+        return repr(self)
+
+    def send(self, value: Any, /) -> Any:
+        try:
+            steps = self._steps
+        except AttributeError:
+            steps = self._steps = self.__await__()
+        if value is None:
+            return next(steps)
+        return steps.send(value)
+
+    def throw(self, *error: Any) -> Any:  # type: ignore[override]
+        steps = getattr(self, "_steps", None)
+        if steps is not None and hasattr(steps, "throw"):
+            return steps.throw(*error)
+        self._src = None
+        kind, value, traceback = (*error, None, None)[:3]
+        if isinstance(kind, BaseException):
+            raise kind
+        raise (kind() if value is None else value).with_traceback(traceback)
+
+    def close(self) -> None:
+        self._src = None
+        steps = getattr(self, "_steps", None)
+        if steps is not None and hasattr(steps, "close"):
+            steps.close()
+
+    def __del__(self) -> None:
+        if self._src is not None:
+            _never(self)
+
+
+def _twice(op: Op[Any]) -> RuntimeError:
+    return RuntimeError(f"{op!r} has been performed already; make a new one for each time")
+
+
+def _never(op: Op[Any]) -> None:
+    if not getattr(op, "_polled", False):
+        warnings.warn(
+            f"{op!r} was never performed: await it, or call its sync() or poll()",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def drive(steps: Generator[Any, Any, T]) -> T:
+    """Run what parks a thread: it blocks inside and ends at its first step."""
+    try:
+        next(steps)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+    steps.close()
+    raise RuntimeError("a foreign awaitable cannot be awaited where no event loop runs")
+
+
+class Leaf(Op[T_co]):
+    """An operation on one source. See the top of the module for what a subclass defines."""
+
+    __slots__ = ()
+
+    def _attempt(self, src: Any) -> Any:
+        raise NotImplementedError
+
+    def _hint(self, src: Any) -> bool:
+        return True
+
+    def _enqueue(self, src: Any, waiter: Any) -> None:
+        raise NotImplementedError
+
+    def _withdraw(self, src: Any, waiter: Any) -> None:
+        pass
+
+    def _undo(self, src: Any, waiter: Any) -> bool:
+        return True
+
+    def _ended(self, src: Any, waiter: Any) -> BaseException:
+        raise NotImplementedError
+
+    def _forget(self, src: Any, arm: Any) -> None:
+        """An arm that lost its select: leave the queue, now or when it matters."""
+        src._locked(arm, self._withdraw, src, arm)
+
+    # ------------------------------------------------------------- how one leaf is performed
+    def _now(self, src: Source) -> Any:
+        if not self._hint(src):
+            return PENDING
+        return src._locked(self, self._attempt, src)
+
+    def _enroll(self, src: Source, waiter: Waiter) -> Any:
+        waiter.src = src
+        return src._locked(self, self._attempt_or_enqueue, src, waiter)
+
+    def _attempt_or_enqueue(self, src: Source, waiter: Waiter) -> Any:
+        got = self._attempt(src)
+        if got is PENDING:
+            self._enqueue(src, waiter)
+        return got
+
+    def _retract(self, waiter: Waiter) -> bool:
+        state = waiter.state
+        if state == SERVED or state == ENDED:  # final; written before the wake
+            return False
+        return waiter.src._locked(waiter, self._retract_locked, waiter)  # type: ignore[no-any-return]
+
+    def _retract_locked(self, waiter: Waiter) -> bool:
+        if waiter.state == WAITING:
+            waiter.state = WITHDRAWN
+            waiter.value = None
+            self._withdraw(waiter.src, waiter)
+        elif waiter.state == CLAIMED:
+            waiter.state = WITHDRAWN
+        return waiter.state == WITHDRAWN
+
+    def _take_back(self, waiter: Waiter) -> bool:
+        return waiter.src._locked(waiter, self._take_back_locked, waiter)  # type: ignore[no-any-return]
+
+    def _take_back_locked(self, waiter: Any) -> bool:
+        if waiter.state == SERVED:
+            if not self._undo(waiter.src, waiter):
+                return False
+            waiter.state = WITHDRAWN
+        return True
+
+    def _collect(self, waiter: Waiter) -> Any:
+        if waiter.state == ENDED:
+            raise self._ended(waiter.src, waiter)
+        return waiter.value
+
+    def _branches(self) -> list[Branch]:
+        from .select import Branch
+
+        src = self._src
+        if src is None:
+            raise _twice(self)
+        self._src = None
+        return [Branch(self, src)]

@@ -1,0 +1,379 @@
+"""Ring: the source behind a channel. A buffer between two queues of waiters.
+
+Source of the algorithm: Go's `runtime/chan.go`: the arriving side completes both sides under the lock.
+
+Invariants, whenever the lock is free:
+1.  Receivers wait only while there is nothing to receive: buffer and `_returned` are empty and no sender
+    waits (but a select may stand on both sides: it never pairs with itself).
+2.  Senders wait only while there is no room. Whoever makes room moves the first of them into it (`_refill`),
+    so nobody passes a waiting sender.
+3.  A value sits in exactly one place: with the operation that sends it, in the buffer, in `_returned`, with a
+    receiver that was served, or it has gone to `_undelivered`.
+4.  `_returned` holds what cancelled receivers gave back, as (order of its commit, value), sorted: it is received
+    before the buffer, in the order in which it was first taken. It may exceed the capacity for a moment.
+5.  `_room` is the capacity while the way into the buffer is free of anything else to look at: open, no receiver
+    waiting, nothing returned; else -1. `_plain` is True while a receive needs to look at the buffer only. Both are
+    hints for the short way; the long way looks for itself.
+6.  What has gone in equals what has come out plus what is inside: `sent = _received + _dropped + buffered`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections import deque
+from collections.abc import Generator, Sequence
+from typing import Any, Generic, TypeVar
+
+from ...errors import ChannelEmpty, ChannelFull, WouldBlock
+from ..lane import gate, lanes, modules, refuse_loop, turn, world
+from ..parking import waiter_class
+from .ops import DONE, PENDING, Leaf, _twice, drive
+from .source import Source
+from .waiters import ENDED, FEW, SERVED, WaitQueue
+
+__all__ = ["CANCELLED", "CLOSED", "OPEN", "Drain", "Receive", "ReceiveSome", "Ring", "Send", "SendSome"]
+
+T = TypeVar("T")
+
+OPEN, CLOSED, CANCELLED = range(3)
+_NOBODY: Any = ()  # a queue in which nobody has ever waited
+
+
+def _order(entry: tuple[int, Any]) -> int:
+    return entry[0]
+
+
+class Ring(Source, Generic[T]):
+    """The state of a channel. `_over(sending)` makes the error of an operation on what is over."""
+
+    __slots__ = (
+        "_buffer",
+        "_capacity",
+        "_commits",
+        "_dropped",
+        "_end",
+        "_peak",
+        "_plain",
+        "_received",
+        "_receivers",
+        "_returned",
+        "_room",
+        "_senders",
+    )
+
+    def __init__(self, capacity: float) -> None:
+        super().__init__()
+        self._capacity = capacity
+        self._buffer: deque[T] = deque()
+        self._returned: list[tuple[int, T]] = []
+        self._senders: WaitQueue = _NOBODY
+        self._receivers: WaitQueue = _NOBODY
+        self._end = OPEN
+        self._room = capacity
+        self._plain = True
+        self._commits = 0
+        self._received = 0
+        self._dropped = 0
+        self._peak = 0
+
+    def _over(self, sending: bool) -> BaseException:
+        raise NotImplementedError
+
+    def _full(self) -> ChannelFull:
+        return ChannelFull(f"{self!r} is full and nobody waits to receive")
+
+    # ------------------------------------------------------------- under the lock
+    def _hand_over(self, value: T, order: int = 0) -> bool:
+        """Serve the first waiting receiver with `value`, if there is one. `order`: of its first commit."""
+        receivers = self._receivers
+        if not receivers:
+            return False
+        waiter = receivers.claim(self._after)
+        self._refresh()
+        if waiter is None:
+            return False
+        if not order:
+            order = self._commits = self._commits + 1
+        waiter.order = order
+        self._received += 1
+        waiter.value = value
+        waiter.state = SERVED
+        return True
+
+    def _put(self, value: T) -> bool:
+        """Give `value` to a receiver or to the buffer. False: no room."""
+        if self._hand_over(value):
+            return True
+        if len(self._buffer) + len(self._returned) < self._capacity:
+            self._buffer.append(value)
+            if len(self._buffer) > self._peak:
+                self._peak = len(self._buffer)
+            return True
+        return False
+
+    def _take(self) -> T:
+        """The next value: returned, buffered, or of a waiting sender; PENDING if there is none."""
+        if self._returned:
+            value = self._returned[0][1]
+            del self._returned[0]
+        elif self._buffer:
+            value = self._buffer.popleft()
+        else:
+            sender = self._claim_sender()
+            if sender is None:
+                return PENDING  # type: ignore[no-any-return]
+            value = sender.value
+            sender.value = None
+            sender.state = SERVED
+        self._received += 1
+        if self._senders:
+            self._refill()
+        self._refresh()
+        return value
+
+    def _refill(self) -> None:
+        """There may be room: move waiting senders' values into it."""
+        while len(self._buffer) + len(self._returned) < self._capacity:
+            sender = self._claim_sender()
+            if sender is None:
+                return
+            value = sender.value
+            sender.value = None
+            sender.state = SERVED
+            self._buffer.append(value)
+
+    def _claim_sender(self) -> Any:
+        senders = self._senders
+        return senders.claim(self._after) if senders else None
+
+    def _refresh(self) -> None:
+        """Make the two hints true again."""
+        plain = self._plain = not (self._senders or self._returned or self._end)
+        self._room = self._capacity if plain and not self._receivers else -1
+
+    def _give_back(self, order: int, value: T) -> None:
+        """A receiver that was served is gone: its value goes to the next, or to the head."""
+        self._received -= 1
+        if self._end == CANCELLED:
+            self._dropped += 1
+            self._discard([value])
+        elif not self._hand_over(value, order):
+            insort(self._returned, (order, value), key=_order)
+            self._refresh()
+
+    def _discard(self, values: list[T]) -> None:
+        """Values that were taken and will never be delivered: to be told outside the lock."""
+
+    def _finish(self, end: int) -> bool:
+        """Close, or cancel. False if that had happened before."""
+        if self._end >= end:
+            return False
+        self._end = end
+        for queue in (self._receivers, self._senders):
+            while queue and (waiter := queue.claim(self._after)) is not None:
+                waiter.state = ENDED
+        if end == CANCELLED:
+            rest = [value for _, value in self._returned]
+            rest += self._buffer
+            self._returned = []
+            self._buffer = deque()
+            self._dropped += len(rest)
+            if rest:
+                self._discard(rest)
+        self._refresh()
+        return True
+
+    def _wait_to_send(self, waiter: Any, value: Any) -> None:
+        waiter.value = value
+        if self._senders is _NOBODY:
+            self._senders = WaitQueue()
+        self._plain = False
+        self._senders.append(waiter)
+
+    def _wait_to_receive(self, waiter: Any) -> None:
+        if self._receivers is _NOBODY:
+            self._receivers = WaitQueue()
+        self._room = -1
+        self._receivers.append(waiter)
+
+    def _forget_waiters(self) -> None:
+        self._senders = self._receivers = _NOBODY
+        self._refresh()
+
+    # ------------------------------------------------------------- snapshots, without the lock
+    def _buffered(self) -> int:
+        return len(self._buffer) + len(self._returned)
+
+    def _waiting(self) -> tuple[int, int]:
+        senders, receivers = self._senders, self._receivers
+        return (senders.live() if senders else 0, receivers.live() if receivers else 0)
+
+
+class _RingLeaf(Leaf[T]):
+    __slots__ = ()
+
+    _sends = False
+
+    def _queue(self, ring: Ring[Any]) -> WaitQueue:
+        return ring._senders if self._sends else ring._receivers
+
+    def _withdraw(self, ring: Ring[Any], waiter: Any) -> None:
+        queue = self._queue(ring)
+        if queue is not _NOBODY:
+            queue.withdrawn()
+            ring._refresh()
+
+    def _forget(self, ring: Ring[Any], arm: Any) -> None:
+        if len(self._queue(ring)) > FEW:
+            ring._locked(arm, self._withdraw, ring, arm)
+
+    def _ended(self, ring: Ring[Any], waiter: Any) -> BaseException:
+        return ring._over(self._sends)
+
+
+class _Sending(_RingLeaf[T]):
+    __slots__ = ("_value",)
+
+    _sends = True
+    _value: Any
+
+    def _hint(self, ring: Ring[Any]) -> bool:
+        return bool(
+            ring._room < 0
+            and (ring._receivers or ring._end or ring._buffered() < ring._capacity)
+            or len(ring._buffer) < ring._room
+        )
+
+    def _undo(self, ring: Ring[Any], waiter: Any) -> bool:
+        return False  # it is with the receiver
+
+    def _would_block(self, ring: Ring[Any]) -> WouldBlock:
+        return ring._full()
+
+    def _describe(self, ring: Ring[Any]) -> str:
+        return f"send to {ring!r}"
+
+
+class Send(_Sending[None]):
+    """`send(value)`."""
+
+    __slots__ = ()
+
+    def _attempt(self, ring: Ring[Any]) -> Any:
+        if ring._end:
+            raise ring._over(True)
+        return None if ring._put(self._value) else PENDING
+
+    def _enqueue(self, ring: Ring[Any], waiter: Any) -> None:
+        ring._wait_to_send(waiter, self._value)
+
+    def _collect(self, waiter: Any) -> None:
+        if waiter.state == ENDED:
+            raise self._ended(waiter.src, waiter)
+
+
+class SendSome(_Sending[int]):
+    """`send_some(values)`: as many of the first as there is room for now, at least one."""
+
+    __slots__ = ()
+
+    _value: Sequence[Any]
+
+    def _hint(self, ring: Ring[Any]) -> bool:
+        return not self._value or super()._hint(ring)
+
+    def _attempt(self, ring: Ring[Any]) -> Any:
+        if ring._end:
+            raise ring._over(True)
+        count = 0
+        for value in self._value:
+            if not ring._put(value):
+                break
+            count += 1
+        return PENDING if self._value and not count else count
+
+    def _enqueue(self, ring: Ring[Any], waiter: Any) -> None:
+        ring._wait_to_send(waiter, self._value[0])
+
+    def _collect(self, waiter: Any) -> int:
+        if waiter.state == ENDED:
+            raise self._ended(waiter.src, waiter)
+        return 1
+
+
+class _Receiving(_RingLeaf[T]):
+    __slots__ = ()
+
+    def _hint(self, ring: Ring[Any]) -> bool:
+        return bool(ring._buffer or not ring._plain)
+
+    def _enqueue(self, ring: Ring[Any], waiter: Any) -> None:
+        ring._wait_to_receive(waiter)
+
+    def _undo(self, ring: Ring[Any], waiter: Any) -> bool:
+        value, waiter.value = waiter.value, None
+        ring._give_back(waiter.order, value)
+        return True
+
+    def _would_block(self, ring: Ring[Any]) -> WouldBlock:
+        return ChannelEmpty(f"{ring!r} is empty and nobody waits to send")
+
+    def _describe(self, ring: Ring[Any]) -> str:
+        return f"receive from {ring!r}"
+
+
+class Receive(_Receiving[T]):
+    """`receive()`."""
+
+    __slots__ = ()
+
+    def _attempt(self, ring: Ring[T]) -> Any:
+        value = ring._take()
+        if value is PENDING and ring._end:
+            raise ring._over(False)
+        return value
+
+
+class ReceiveSome(_Receiving[list[T]]):
+    """`receive_some(max)`: what is there now, at least one and at most `max`."""
+
+    __slots__ = ("_max",)
+
+    _max: float
+
+    def _hint(self, ring: Ring[T]) -> bool:
+        return not self._max or super()._hint(ring)
+
+    def _attempt(self, ring: Ring[T]) -> Any:
+        values: list[T] = []
+        while len(values) < self._max:
+            value = ring._take()
+            if value is PENDING:
+                break
+            values.append(value)
+        if values or not self._max:
+            return values
+        if ring._end:
+            raise ring._over(False)
+        return PENDING
+
+    def _collect(self, waiter: Any) -> list[T]:
+        if waiter.state == ENDED:
+            raise self._ended(waiter.src, waiter)
+        return [waiter.value]
+
+
+class Drain(ReceiveSome[T]):
+    """`drain()`: everything that is there now, perhaps nothing."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._max = math.inf
+
+    def _attempt(self, ring: Ring[T]) -> Any:
+        values: list[T] = []
+        while (value := ring._take()) is not PENDING:
+            values.append(value)
+        return values

@@ -1,0 +1,199 @@
+"""Source: what waiters queue on. A lock, a creation number, and what is to be done once the lock is free.
+
+Who may do what, and when:
+
+1.  The state of a source, of its queues and of every waiter standing in them changes only under `_lock`, by
+    the thread that has put itself down as `_busy`. The section is a few bytecodes: it neither parks, nor
+    wakes, nor calls back, nor drops a user's object if that can be helped.
+2.  The lock is re-entrant, because a finalizer run by the garbage collector, a weakref callback or a signal
+    handler may use the source while this very thread is inside. `_busy` tells: whoever finds it set has
+    re-entered, changes nothing, and leaves a `Deferred` in `_after`. (Comparing an owner's identity has a
+    window between taking the lock and writing the name; re-entry before `_busy` is set is harmless, since
+    nothing has been read yet.)
+3.  Wakes and deferred calls collect in `_after` and are issued after unlocking. `_busy` is cleared before
+    `_after` is read, so nothing that was left there is overlooked.
+4.  An interrupt (KeyboardInterrupt) may come at any bytecode. The lock is then released and what is in
+    `_after` is issued: waking is idempotent. Two rules keep a claimed peer from sleeping for ever:
+    it is put into `_after` before it is claimed, and a commit is a single store, so that a woken waiter that
+    finds itself claimed but not served knows that nothing happened and starts again. CPython raises
+    interrupts only at calls and backward jumps; a commit therefore makes its stores first and its one call
+    last.
+5.  Several sources are locked in creation order only (`transact`).
+6.  After a fork the child has one thread. Every source gets a fresh lock and forgets its waiters, which live
+    in the parent.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import types
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+__all__ = ["Deferred", "Reentered", "Source", "transact"]
+
+_numbers = itertools.count()
+_sources: weakref.WeakSet[Source] = weakref.WeakSet()
+
+
+class Reentered(RuntimeError):
+    """This thread is in the middle of an operation on the very same object."""
+
+
+class Wakeable(Protocol):
+    def wake(self) -> None: ...
+
+
+class Source:
+    """Base of everything that can be waited for under a lock of its own."""
+
+    __slots__ = ("__weakref__", "_after", "_busy", "_lock", "_number")
+
+    def __init__(self) -> None:
+        self._lock: Any = threading.RLock()
+        self._busy: object = None
+        self._after: list[Wakeable] = []
+        self._number = next(_numbers)
+        _sources.add(self)
+
+    def _locked(self, owner: object, step: Callable[..., Any], *args: Any) -> Any:
+        """`step(*args)` under the lock, then the wakes that it collected."""
+        released = False
+        todo: list[Wakeable] | None = None
+        try:
+            self._lock.acquire()  # inside the `try`: an interrupt may come right behind it
+            if self._busy is not None:
+                raise Reentered(f"{self!r} is in use by this thread further up")
+            self._busy = owner
+            result = step(*args)
+            self._busy = None
+            if self._after:
+                todo, self._after = self._after, []
+            released = True
+            self._lock.release()
+        except BaseException:
+            self._recover(owner, released, todo)
+            raise
+        if todo is not None:
+            issue(todo)
+        return result
+
+    def _recover(self, owner: object, released: bool, todo: list[Wakeable] | None = None) -> None:
+        """An exception cut a locked section of `owner`: leave it as its normal end would have.
+
+        Owning the lock without having released it means that `acquire` had returned, also when this is a
+        nested section: an owner never fails to acquire again.
+        """
+        rest: list[Wakeable] = []
+        if not released and self._lock._is_owned():
+            if self._busy is owner:
+                self._busy = None
+                rest, self._after = self._after, []
+            self._lock.release()
+        if todo:
+            issue(todo)
+        if rest:
+            issue(rest)
+
+    def _settle(self) -> None:
+        """Issue what a section that takes the fast way out has found in `_after`."""
+        self._locked(self, _nothing)
+
+    def _defer(self, call: Callable[[], object]) -> None:
+        """This thread is inside: `call` is made as soon as it has left."""
+        self._after.append(Deferred(call))
+
+    def _forget_waiters(self) -> None:
+        """After a fork, in the child: whoever waited lives in the parent."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class Deferred:
+    """A call that a finalizer or signal handler made on a source whose lock its own thread held."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call: Callable[[], object] | None = call
+
+    def wake(self) -> None:
+        call, self.call = self.call, None
+        if call is None:
+            return
+        try:
+            call()
+        except Exception as error:  # whoever made the call has long gone on: as for an error in a finalizer
+            sys.unraisablehook(
+                types.SimpleNamespace(  # type: ignore[arg-type]
+                    exc_type=type(error),
+                    exc_value=error,
+                    exc_traceback=error.__traceback__,
+                    err_msg="Error in a call deferred until a lock was free",
+                    object=call,
+                )
+            )
+
+
+def issue(todo: list[Wakeable]) -> None:
+    """Wake everybody in `todo`, all of them even if an interrupt comes between."""
+    try:
+        for item in todo:
+            item.wake()
+    except BaseException:
+        for item in todo:
+            item.wake()
+        raise
+
+
+def transact(sources: Sequence[Source], owner: object, step: Callable[[], Any]) -> Any:
+    """`step()` under the locks of all `sources`, which are in creation order and without repetition."""
+    held = 0
+    acquiring = True
+    todo: list[Wakeable] = []
+    try:
+        for source in sources:
+            source._lock.acquire()
+            held += 1
+        acquiring = False
+        for source in sources:
+            if source._busy is not None:
+                raise Reentered(f"{source!r} is in use by this thread further up")
+        for source in sources:
+            source._busy = owner
+        result = step()
+        while held:
+            source = sources[held - 1]
+            source._busy = None
+            if source._after:
+                todo += source._after
+                source._after = []
+            held -= 1
+            source._lock.release()
+    except BaseException:
+        if acquiring and held < len(sources):
+            held += 1  # perhaps: `_recover` finds out
+        for source in sources[:held]:
+            source._recover(owner, False)
+        issue(todo)
+        raise
+    issue(todo)
+    return result
+
+
+def _after_fork_in_child() -> None:
+    for source in list(_sources):
+        source._lock = threading.RLock()
+        source._busy = None
+        source._after = []
+        source._forget_waiters()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,548 @@
+"""Channel: values from senders to receivers, in order, across tasks, loops and threads.
+
+A channel is a ring (`_core`) with a policy on top: names, errors, what becomes of values nobody will get. It ends
+by `close()`, after which receivers drain it, or by `cancel()`, which discards what is in it.
+
+Lock discipline: whatever touches the ring's state goes through `Ring._locked`; `on_undelivered` is called outside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
+
+from ._core.engine import (
+    Drain,
+    Latch,
+    Op,
+    Passed,
+    Receive,
+    ReceiveSome,
+    Reentered,
+    Ring,
+    Send,
+    SendSome,
+)
+from ._core.lane import lanes, refuse_loop
+from ._core.running import run_here
+from .errors import BrokenChannel, ChannelClosed, EndOfChannel, HandleClosed
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Channel", "ChannelStatistics", "ReceiveView", "SendAll", "SendView"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+_CHUNK = 32  # values that `send_all` offers at a time: one operation of the budget
+
+
+class ChannelStatistics(NamedTuple):
+    """A snapshot of a channel. `senders` and `receivers` count open ends; None where ends are not counted."""
+
+    capacity: float
+    buffered: int
+    waiting_senders: int
+    waiting_receivers: int
+    senders: int | None
+    receivers: int | None
+    sent: int
+    received: int
+    dropped: int
+    peak: int
+
+
+class Channel(Ring[T]):
+    """A channel of values of type `T`, first in, first out, for any number of senders and receivers.
+
+    `capacity` is how many values it holds for receivers to come: 0 means rendezvous (a send returns only after
+    a receiver has taken the value), `math.inf` no bound. It may be made anywhere, also before any loop runs, and
+    used at the same moment by tasks of several asyncio loops, of trio and by threads. It is always true.
+
+    `name` shows in its `repr` and in errors. `on_undelivered` is called, outside of every lock, with each value
+    that the channel had taken and will never deliver. A value whose send raised is not among them.
+
+    Raises `ValueError` or `TypeError` for a capacity that is not an integer of at least 0 or `math.inf`.
+    Source of the semantics: Go's channels; closing as in trio and anyio.
+
+        jobs: Channel[str] = Channel(10)
+        await jobs.send("a")         # in a task
+        jobs.send("b").sync()        # in a thread
+        async for job in jobs: ...
+    """
+
+    __slots__ = ("_cause", "_closing", "_name", "_undelivered", "_unwanted")
+
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        capacity: float,
+        *,
+        name: str | None = None,
+        on_undelivered: Callable[[T], object] | None = None,
+    ) -> None:
+        super().__init__(_capacity(capacity))
+        if on_undelivered is not None and not callable(on_undelivered):
+            raise TypeError(f"on_undelivered must be a function of one value, not {on_undelivered!r}")
+        self._name = name
+        self._cause: BaseException | None = None
+        self._closing: Latch | None = None
+        self._undelivered = on_undelivered
+        self._unwanted: list[T] = []
+
+    # ------------------------------------------------------------- sending
+    def send(self, value: T, /) -> Op[None]:
+        """Put `value` in, waiting for room; on a rendezvous, for a receiver to take it.
+
+        Waits while the channel is full. A cancelled or timed-out send has had no effect. On asyncio one case is
+        left: a native `Task.cancel()` that comes after a receiver took the value; see the documentation on
+        cancellation. Values of one sender are received in the order in which they were sent.
+
+        Raises `HandleClosed` if the channel is closed, also while waiting; the value was then not delivered.
+        """
+        op: Send = Send()
+        op._value = value
+        op._src = self
+        return op
+
+    def send_nowait(self, value: T, /) -> None:
+        """Put `value` in if there is room or a waiting receiver, else raise `ChannelFull`.
+
+        Never blocks and may be called from anywhere. It does not pass senders that wait. Called by a finalizer or
+        signal handler in the middle of an operation of this very thread on this channel, it returns at once and
+        takes effect when that operation is over; if it is refused then, the value goes to `on_undelivered`.
+        """
+        op: Send = Send()
+        op._value = value
+        op._src = None
+        try:
+            if self._locked(op, op._attempt, self) is None:
+                return
+        except Reentered:
+            self._defer(lambda: self._send_late(value))
+            return
+        raise self._full()
+
+    def _send_late(self, value: T) -> None:
+        op: Send = Send()
+        op._value = value
+        op._src = None
+        try:
+            if self._locked(op, op._attempt, self) is None:
+                return
+        except ChannelClosed:
+            pass
+        if self._undelivered is not None:
+            self._undelivered(value)
+
+    def send_some(self, values: Sequence[T], /) -> Op[int]:
+        """Put in as many of `values` as there is room for, from the first on; the result says how many.
+
+        Waits until there is room for at least one. `send_some([])` is 0 at once. All that go in do so in one
+        atomic step, but for those that a waiting sender adds later. Raises as `send`.
+        """
+        op = SendSome()
+        op._value = values if isinstance(values, (list, tuple)) else list(values)
+        op._src = self
+        return op
+
+    def send_all(self, values: Iterable[T], /) -> SendAll[T]:
+        """Put in all of `values`, waiting for room as often as needed: `await` it, or call its `sync()`.
+
+        It consists of many operations, so it is no arm of a select. If it is cut short by an error or a
+        cancellation, a first part has been sent.
+        """
+        return SendAll(self, values)
+
+    # ------------------------------------------------------------- receiving
+    def receive(self) -> Op[T]:
+        """Take the next value, waiting for one.
+
+        Waits while the channel is empty and open. A cancelled or timed-out receive never consumes: a value that
+        it had already been given goes to the next receiver or back to the head.
+
+        Raises `EndOfChannel` once the channel is closed and drained, `BrokenChannel` with the cause if it was
+        closed with one, `HandleClosed` if it was cancelled.
+        """
+        op: Receive[T] = Receive()
+        op._src = self
+        return op
+
+    def receive_nowait(self) -> T:
+        """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
+        return self.receive().poll()
+
+    def receive_some(self, max: float = math.inf, /) -> Op[list[T]]:  # noqa: A002
+        """Take what is there, at least one value and at most `max`, in one atomic step; waits for the first.
+
+        `receive_some(0)` is `[]` at once. Raises as `receive`.
+        """
+        if isinstance(max, bool) or not (max == math.inf or isinstance(max, int)) or max < 0:
+            raise ValueError(f"max must be an integer of at least 0, or math.inf, not {max!r}")
+        op: ReceiveSome[T] = ReceiveSome()
+        op._max = max
+        op._src = self
+        return op
+
+    def drain(self) -> list[T]:
+        """Take everything that is there now, those of waiting senders included; `[]` if there is nothing."""
+        op: Drain[T] = Drain()
+        op._src = None
+        return self._locked(op, op._attempt, self)  # type: ignore[no-any-return]
+
+    def __op__(self) -> Op[T]:
+        return self.receive()
+
+    def __iter__(self) -> Iterator[T]:
+        refuse_loop(lanes.lane, "iterating over a channel with `for`")
+        return self._items()
+
+    def _items(self) -> Generator[T, None, None]:
+        while True:
+            try:
+                value = self.receive().sync()
+            except EndOfChannel:
+                return
+            yield value
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return _Items(self)
+
+    # ------------------------------------------------------------- ending
+    def close(self, cause: BaseException | None = None) -> bool:
+        """End the channel: nothing more can be sent, what is in it can still be received.
+
+        Senders that wait fail with `HandleClosed`, undelivered. Receivers get the rest and then `EndOfChannel`, or
+        `BrokenChannel` from `cause` if that is given; each waiter gets an error of its own. Returns True the first
+        time and False ever after. Never blocks; may be called from anywhere, also from a finalizer.
+        """
+        return self._end_now(1, cause)
+
+    def cancel(self, cause: BaseException | None = None) -> bool:
+        """End the channel and discard what is in it: every operation now raises `HandleClosed`.
+
+        The values discarded go to `on_undelivered`. Returns False if the channel had been cancelled before.
+        """
+        return self._end_now(2, cause)
+
+    def _end_now(self, end: int, cause: BaseException | None) -> bool:
+        if cause is not None and not isinstance(cause, BaseException):
+            raise TypeError(f"cause must be an exception or None, not {cause!r}")
+        try:
+            first: bool = self._locked(object(), self._end_locked, end, cause)
+        except Reentered:
+            self._defer(lambda: self._end_now(end, cause))
+            return self._end < end
+        if first:
+            closing = self._closing
+            if closing is not None:
+                closing._locked(self, closing._open)
+            self._tell_undelivered()
+        return first
+
+    def _end_locked(self, end: int, cause: BaseException | None) -> bool:
+        if self._end < end and (cause is not None or not self._end):
+            self._cause = cause
+        return self._finish(end)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close()` or `cancel()` was called; there may still be values to receive."""
+        return self._end != 0
+
+    def wait_closed(self) -> Op[None]:
+        """Wait until the channel is closed (not until it is drained)."""
+        if self._closing is None:
+            self._locked(object(), self._watch_closing)
+        assert self._closing is not None
+        return Passed(self._closing)
+
+    def _watch_closing(self) -> None:
+        if self._closing is None:
+            closing = _Closing(self)
+            closing._set = self._end != 0
+            self._closing = closing
+
+    def _over(self, sending: bool) -> BaseException:
+        cause = self._cause
+        if sending or self._end == 2:
+            state = "cancelled" if self._end == 2 else "closed"
+            return HandleClosed(f"{self!r} is {state}", channel=self, cause=cause)
+        if cause is not None:
+            return BrokenChannel(f"{self!r} ended with an error", channel=self, cause=cause)
+        return EndOfChannel(f"{self!r} has ended", channel=self)
+
+    def _discard(self, values: list[T]) -> None:
+        if self._undelivered is not None:
+            self._unwanted += values
+            self._after.append(_Undelivered(self))
+
+    def _tell_undelivered(self) -> None:
+        """Outside the lock: hand over what will never be delivered. Errors are raised together, at the end."""
+        tell = self._undelivered
+        errors: list[Exception] = []
+        while tell is not None:
+            try:
+                value = self._unwanted.pop(0)
+            except IndexError:
+                break
+            try:
+                tell(value)
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup(f"on_undelivered of {self!r} failed", errors)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    # ------------------------------------------------------------- looking
+    def __len__(self) -> int:
+        return self._buffered()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, value: object) -> NoReturn:
+        raise TypeError("`in` is not defined for a channel: looking would mean receiving")
+
+    @property
+    def capacity(self) -> float:
+        """How many values it holds: an integer, or `math.inf`."""
+        return self._capacity
+
+    @property
+    def name(self) -> str | None:
+        """The name given to it."""
+        return self._name
+
+    def sender(self) -> SendView[T]:
+        """A view of this channel that can only send. Not counted: the channel ends by `close()`."""
+        return SendView(self)
+
+    def receiver(self) -> ReceiveView[T]:
+        """A view of this channel that can only receive. Not counted."""
+        return ReceiveView(self)
+
+    def statistics(self) -> ChannelStatistics:
+        """A snapshot; never blocks."""
+        buffered = self._buffered()
+        senders, receivers = self._waiting()
+        received, dropped = self._received, self._dropped
+        return ChannelStatistics(
+            capacity=self._capacity,
+            buffered=buffered,
+            waiting_senders=senders,
+            waiting_receivers=receivers,
+            senders=None,
+            receivers=None,
+            sent=received + dropped + buffered,
+            received=received,
+            dropped=dropped,
+            peak=self._peak,
+        )
+
+    def __repr__(self) -> str:
+        label = repr(self._name) if self._name is not None else f"#{self._number}"
+        state = ("", " closed", " cancelled")[self._end]
+        capacity = "inf" if self._capacity == math.inf else self._capacity
+        return f"<Channel {label} {self._buffered()}/{capacity}{state}>"
+
+
+class _Undelivered:
+    """Tells `on_undelivered` once the lock is free."""
+
+    __slots__ = ("channel",)
+
+    def __init__(self, channel: Channel[Any]) -> None:
+        self.channel = channel
+
+    def wake(self) -> None:
+        self.channel._tell_undelivered()
+
+
+class _Closing(Latch):
+    """What `wait_closed` waits for."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Channel[Any]) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def __repr__(self) -> str:
+        return f"the end of {self._channel!r}"
+
+
+class _Items(AsyncIterator[T]):
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Channel[T]) -> None:
+        self._channel = channel
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self._channel.receive()
+        except EndOfChannel:
+            raise StopAsyncIteration from None
+
+
+class SendAll(Generic[T_contra]):
+    """The sending of many values, not yet begun: `await` it in a task, or `sync()` in a thread."""
+
+    __slots__ = ("_channel", "_values")
+
+    def __init__(self, channel: Channel[T_contra], values: Iterable[T_contra]) -> None:
+        self._channel = channel
+        self._values = iter(values)
+
+    async def _run(self) -> None:
+        while chunk := list(islice(self._values, _CHUNK)):
+            while chunk:
+                del chunk[: await self._channel.send_some(chunk)]
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._run().__await__()
+
+    def sync(self) -> None:
+        """Send all of them from this thread, blocking it as often as the channel is full."""
+        refuse_loop(lanes.lane, "sync()")
+        run_here(self._run())
+
+
+class SendView(Generic[T_contra]):
+    """A channel that can only be sent to."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Channel[T_contra]) -> None:
+        self._channel = channel
+
+    def send(self, value: T_contra, /) -> Op[None]:
+        """As `Channel.send`."""
+        return self._channel.send(value)
+
+    def send_nowait(self, value: T_contra, /) -> None:
+        """As `Channel.send_nowait`."""
+        self._channel.send_nowait(value)
+
+    def send_some(self, values: Sequence[T_contra], /) -> Op[int]:
+        """As `Channel.send_some`."""
+        return self._channel.send_some(values)
+
+    def send_all(self, values: Iterable[T_contra], /) -> SendAll[T_contra]:
+        """As `Channel.send_all`."""
+        return self._channel.send_all(values)
+
+    def close(self, cause: BaseException | None = None) -> bool:
+        """As `Channel.close`: it ends for every sender."""
+        return self._channel.close(cause)
+
+    @property
+    def is_closed(self) -> bool:
+        """As `Channel.is_closed`."""
+        return self._channel.is_closed
+
+    def wait_closed(self) -> Op[None]:
+        """As `Channel.wait_closed`."""
+        return self._channel.wait_closed()
+
+    def statistics(self) -> ChannelStatistics:
+        """As `Channel.statistics`."""
+        return self._channel.statistics()
+
+    def __repr__(self) -> str:
+        return f"<sender of {self._channel!r}>"
+
+
+class ReceiveView(Generic[T_co]):
+    """A channel that can only be received from."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: Channel[T_co]) -> None:
+        self._channel = channel
+
+    def receive(self) -> Op[T_co]:
+        """As `Channel.receive`."""
+        return self._channel.receive()
+
+    def receive_nowait(self) -> T_co:
+        """As `Channel.receive_nowait`."""
+        return self._channel.receive_nowait()
+
+    def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:  # noqa: A002
+        """As `Channel.receive_some`."""
+        return self._channel.receive_some(max)
+
+    def drain(self) -> list[T_co]:
+        """As `Channel.drain`."""
+        return self._channel.drain()
+
+    def cancel(self, cause: BaseException | None = None) -> bool:
+        """As `Channel.cancel`."""
+        return self._channel.cancel(cause)
+
+    @property
+    def is_closed(self) -> bool:
+        """As `Channel.is_closed`."""
+        return self._channel.is_closed
+
+    def wait_closed(self) -> Op[None]:
+        """As `Channel.wait_closed`."""
+        return self._channel.wait_closed()
+
+    def statistics(self) -> ChannelStatistics:
+        """As `Channel.statistics`."""
+        return self._channel.statistics()
+
+    def __op__(self) -> Op[T_co]:
+        return self._channel.receive()
+
+    def __iter__(self) -> Iterator[T_co]:
+        return iter(self._channel)
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return aiter(self._channel)
+
+    def __repr__(self) -> str:
+        return f"<receiver of {self._channel!r}>"
+
+
+def _capacity(value: Any) -> float:
+    if isinstance(value, float) and value == math.inf:
+        return value
+    what = f"capacity must be an integer of at least 0, or math.inf for no bound, not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(what)
+    if value != value or value < 0 or int(value) != value:
+        raise ValueError(what)
+    return int(value)

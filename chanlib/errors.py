@@ -1,0 +1,109 @@
+"""What can go wrong, as types.
+
+    ChannelError
+        ChannelClosed            .cause  .channel  .arm
+            HandleClosed         an operation on something that we, or someone on our side, closed
+            EndOfChannel         drained and cleanly closed: there will be no further item
+            BrokenChannel        the other side is gone, or ended with an error
+        WouldBlock               `poll()` and the `_nowait` forms: it cannot happen now
+            ChannelFull  ChannelEmpty
+        Lagged                   a subscriber was too slow; `.missed` items are gone
+        InvalidStateError        a future that is already done was set again
+        BrokenFuture             a promise was dropped without being kept
+
+Only the leaves derive from the errors of anyio, `queue`, asyncio and `concurrent.futures`, so that an
+`except` clause written against those keeps its meaning: what are siblings there are siblings here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import queue
+from typing import Any
+
+import anyio
+
+__all__ = [
+    "BrokenChannel",
+    "BrokenFuture",
+    "ChannelClosed",
+    "ChannelEmpty",
+    "ChannelError",
+    "ChannelFull",
+    "EndOfChannel",
+    "HandleClosed",
+    "InvalidStateError",
+    "Lagged",
+    "WouldBlock",
+]
+
+
+class ChannelError(Exception):
+    """Base of every error that chanlib raises about a channel, an event or a future."""
+
+
+class ChannelClosed(ChannelError):
+    """Base of the three ways in which a channel can be over.
+
+    `channel` is the channel it is about, `cause` the exception given to `close()` or `cancel()` (None after a
+    clean end), and `arm` the position of the operation in the `select` that raised it, or None.
+    """
+
+    channel: Any = None
+    arm: int | None = None
+
+    def __init__(
+        self, message: str = "", *, channel: Any = None, cause: BaseException | None = None
+    ) -> None:
+        super().__init__(message)
+        self.channel = channel
+        if cause is not None:
+            self.__cause__ = cause
+
+    @property
+    def cause(self) -> BaseException | None:
+        """The exception with which the channel was closed, or None."""
+        return self.__cause__
+
+
+class HandleClosed(ChannelClosed, anyio.ClosedResourceError):
+    """The channel, or the end that was used, is closed: nothing was sent."""
+
+
+class EndOfChannel(ChannelClosed, anyio.EndOfStream):
+    """Everything sent has been received and no more will come."""
+
+
+class BrokenChannel(ChannelClosed, anyio.BrokenResourceError):
+    """The other side is gone or closed with an error, which is the `cause`."""
+
+
+class WouldBlock(ChannelError, anyio.WouldBlock):
+    """The operation cannot happen now. It was not performed and may be tried again."""
+
+
+class ChannelFull(WouldBlock, queue.Full, asyncio.QueueFull):
+    """No room and nobody waiting to receive."""
+
+
+class ChannelEmpty(WouldBlock, queue.Empty, asyncio.QueueEmpty):
+    """Nothing to receive and nobody waiting to send."""
+
+
+class Lagged(ChannelError):
+    """A subscriber was overtaken: exactly `missed` items were dropped for it."""
+
+    def __init__(self, missed: int) -> None:
+        super().__init__(f"{missed} item(s) missed")
+        self.missed = missed
+
+
+class InvalidStateError(
+    ChannelError, asyncio.InvalidStateError, concurrent.futures.InvalidStateError
+):
+    """A future was set although it is already done."""
+
+
+class BrokenFuture(ChannelError):
+    """The promise that belongs to this future was dropped without a result."""
