@@ -46,7 +46,6 @@ class Event(Latch):
         except Reentered:
             self._defer(self.clear)
 
-    @property
     def is_set(self) -> bool:
         """Whether the flag is set."""
         return self._set

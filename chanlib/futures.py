@@ -119,10 +119,11 @@ class Future(Latch, Generic[T]):
     def __await__(self) -> Generator[Any, Any, T]:
         return Passed[T](self).__await__()
 
-    def result(self, timeout: float | None = 0) -> T:
+    def result(self, timeout: float | None = None) -> T:
         """The result, for a thread that may block: up to `timeout` seconds, None without limit.
 
-        By default it does not wait. Raises the future's exception, or `TimeoutError` if it is not done in time.
+        Raises the future's exception, or `TimeoutError` if it is not done in time. On the thread of an event loop
+        it gives the result of a future that is done, and raises `RuntimeError` otherwise.
         """
         if self._set:
             return self._outcome()
@@ -140,12 +141,10 @@ class Future(Latch, Generic[T]):
             raise error.with_traceback(self._traceback)
         return self._value
 
-    @property
     def done(self) -> bool:
         """Whether it has a result, an exception, or was cancelled."""
         return self._set
 
-    @property
     def cancelled(self) -> bool:
         """Whether it was cancelled."""
         return self._state == "cancelled"
@@ -205,7 +204,7 @@ class Future(Latch, Generic[T]):
                 future._set_now("done", done.result(), None)
 
         def ask(mine: Future[T]) -> None:
-            if mine.cancelled and not other.done():
+            if mine.cancelled() and not other.done():
                 loop = other.get_loop() if isinstance(other, asyncio.Future) else None
                 if loop is None:
                     other.cancel()
@@ -243,7 +242,7 @@ class Promise(Generic[T]):
 
     def __del__(self) -> None:
         future = self._future
-        if not future.done:
+        if not future.done():
             future._set_now("failed", None, BrokenFuture(f"the promise of {future!r} was dropped unset"))
 
     def __repr__(self) -> str:

@@ -55,8 +55,7 @@ if sys.version_info >= (3, 12):
 else:  # written in Python up to 3.11: five times the price of the dictionary behind it
     _tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
 
-    def current_task(loop: asyncio.AbstractEventLoop | None = None) -> asyncio.Task[Any] | None:
-        return _tasks.get(loop)
+    current_task = _tasks.get
 
 
 class World(enum.Enum):
@@ -68,6 +67,8 @@ class World(enum.Enum):
     CALLBACK = "a callback on the thread of an event loop"
     PLAIN = "a plain thread"
 
+    __hash__ = object.__hash__  # Enum's own is written in Python
+
 
 class Lane:
     """One thread, as this library sees it."""
@@ -78,7 +79,7 @@ class Lane:
         self.left = BUDGET
         self.trio: dict[str, Any] = {}
         self.bound = False  # is `trio` trio's own dictionary?
-        self.driving = 0  # coroutines that this thread drives, nested
+        self.driving = False  # does this thread drive a coroutine, or wait in `sync()`?
         self.loop_box: Mailbox | None = None
         self.run_box: Mailbox | None = None
 
@@ -179,6 +180,9 @@ def gate(lane: Lane) -> bool:
     """The slow half of the budget: must the loop be given a turn (or a cancellation be felt) first?"""
     if not lane.bound:
         _bind(lane)
+    elif lane.left and not lane.trio:  # trio is loaded, but not at work on this thread
+        lane.left -= 1
+        return False
     here = world(lane)
     if here is World.TRIO:
         assert _trio is not None

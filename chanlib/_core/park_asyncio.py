@@ -27,7 +27,7 @@ class AsyncioWaiter(Waiter):
     __slots__ = ("future", "loop", "mailbox")
 
     def __init__(self, op: Op[Any]) -> None:
-        super().__init__(op)
+        Waiter.__init__(self, op)
         loop = running_loop()
         assert loop is not None
         self.loop = loop

@@ -22,7 +22,7 @@ class ThreadWaiter(Waiter):
     __slots__ = ("alarm", "lock")
 
     def __init__(self, op: Op[Any]) -> None:
-        super().__init__(op)
+        Waiter.__init__(self, op)
         self.lock = allocate_lock()
         self.lock.acquire()
         self.alarm: _Alarm | None = None

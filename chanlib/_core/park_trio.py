@@ -24,7 +24,7 @@ class TrioWaiter(Waiter):
     __slots__ = ("mailbox", "parked", "task")
 
     def __init__(self, op: Op[Any]) -> None:
-        super().__init__(op)
+        Waiter.__init__(self, op)
         lane = lanes.lane
         self.task = trio.lowlevel.current_task()
         self.parked = False

@@ -24,13 +24,14 @@ def run_here(coroutine: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         coroutine.close()
         raise
-    lane.driving += 1
+    before = lane.driving
     try:
+        lane.driving = True
         foreign = coroutine.send(None)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
     finally:
-        lane.driving -= 1
+        lane.driving = before
     coroutine.close()
     raise RuntimeError(
         f"{foreign!r} cannot be awaited in a coroutine that is driven by its thread: "

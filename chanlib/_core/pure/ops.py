@@ -19,8 +19,8 @@ operation asks its waiter to be woken (`wake_in`, `wake_readable`, `wake_writabl
 a claim) and is attempted again.
 
 Performing is `_wait`, a generator that parks through its waiter. Only the waiter knows the world: on a loop
-`park` yields to it, on a thread it blocks inside and yields nothing. So `sync()` is the same generator, which
-then ends at its first step.
+`park` yields to it, on a thread it blocks inside and yields nothing. So `sync()` is the same generator, driven by
+this thread, which then ends at its first step.
 
 What becomes of an operation when a cancellation meets a commit (`_wait`, `_take_back`, `Waiter.keep`):
 
@@ -44,8 +44,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import WouldBlock
-from ..lane import gate, lanes, modules, refuse_loop, turn, world
-from ..parking import waiter_class
+from ..lane import gate, lanes, modules, refuse_loop, turn
+from ..parking import waiter_here
 from .source import Reentered, Source
 from .waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .select import Branch
     from .waiters import Waiter
 
-__all__ = ["DONE", "PENDING", "Leaf", "Op", "seconds"]
+__all__ = ["DONE", "PENDING", "Leaf", "Op", "seconds", "twice"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -142,17 +142,17 @@ class Op(Coroutine[Any, Any, T_co]):
     def __await__(self) -> Generator[Any, Any, T_co]:
         src = self._src
         if src is None:
-            raise _twice(self)
+            raise twice(self)
         self._src = None
         lane = lanes.lane
         left = lane.left
-        if left and not lane.trio and (lane.bound or "trio" not in modules):
+        if left and "trio" not in modules:
             lane.left = left - 1
         elif gate(lane):
             yield from turn(lane)
         got = self._now(src)
         if got is PENDING:
-            got = yield from self._wait(src, waiter_class(world(lane)))
+            got = yield from self._wait(src, waiter_here)
         return got  # type: ignore[no-any-return]
 
     def sync(self, timeout: float | None = None) -> T_co:
@@ -164,15 +164,24 @@ class Op(Coroutine[Any, Any, T_co]):
         """
         src = self._src
         if src is None:
-            raise _twice(self)
+            raise twice(self)
         lane = lanes.lane
         refuse_loop(lane, "sync()")
         limit = None if timeout is None else seconds(timeout, "timeout")
-        self._src = None
-        got = self._now(src)
-        if got is PENDING:
-            return drive(self._wait(src, waiter_class(None), limit))
-        return got  # type: ignore[no-any-return]
+        before = lane.driving
+        try:
+            lane.driving = True
+            if limit is None:
+                steps = self.__await__()
+            else:
+                self._src = None
+                steps = self._at_once_or_wait(src, limit)
+            next(steps)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+        finally:
+            lane.driving = before
+        raise AssertionError(f"{self._describe(src)} yielded in a thread")
 
     def poll(self) -> T_co:
         """Perform it if it can happen now, else raise `WouldBlock`.
@@ -182,7 +191,7 @@ class Op(Coroutine[Any, Any, T_co]):
         """
         src = self._src
         if src is None:
-            raise _twice(self)
+            raise twice(self)
         self._src = None
         try:
             got = self._snapshot(src)
@@ -194,13 +203,19 @@ class Op(Coroutine[Any, Any, T_co]):
             raise self._would_block(src)
         return got  # type: ignore[no-any-return]
 
+    def _at_once_or_wait(self, src: Any, limit: float) -> Generator[Any, Any, T_co]:
+        got = self._now(src)
+        if got is PENDING:
+            got = yield from self._wait(src, waiter_here, limit)
+        return got  # type: ignore[no-any-return]
+
     def _wait(
-        self, src: Any, waiter_type: type[Waiter], limit: float | None = None
+        self, src: Any, make: Callable[[Op[Any]], Waiter], limit: float | None = None
     ) -> Generator[Any, Any, T_co]:
         """Park until it has happened. `limit` in seconds: then TimeoutError, and nothing has happened."""
         end = None if limit is None else monotonic() + limit
         while True:
-            waiter = waiter_type(self)
+            waiter = make(self)
             if end is not None:
                 waiter.wake_in(max(end - monotonic(), 0.0))
             try:
@@ -290,7 +305,7 @@ class Op(Coroutine[Any, Any, T_co]):
             _never(self)
 
 
-def _twice(op: Op[Any]) -> RuntimeError:
+def twice(op: Op[Any]) -> RuntimeError:
     return RuntimeError(f"{op!r} has been performed already; make a new one for each time")
 
 
@@ -301,16 +316,6 @@ def _never(op: Op[Any]) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def drive(steps: Generator[Any, Any, T]) -> T:
-    """Run what parks a thread: it blocks inside and ends at its first step."""
-    try:
-        next(steps)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
-    steps.close()
-    raise RuntimeError("a foreign awaitable cannot be awaited where no event loop runs")
 
 
 class Leaf(Op[T_co]):
@@ -391,6 +396,6 @@ class Leaf(Op[T_co]):
 
         src = self._src
         if src is None:
-            raise _twice(self)
+            raise twice(self)
         self._src = None
         return [Branch(self, src)]

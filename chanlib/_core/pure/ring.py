@@ -26,9 +26,9 @@ from collections.abc import Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
-from ..lane import gate, lanes, modules, refuse_loop, turn, world
-from ..parking import waiter_class
-from .ops import DONE, PENDING, Leaf, _twice, drive
+from ..lane import gate, lanes, modules, turn
+from ..parking import waiter_here
+from .ops import DONE, PENDING, Leaf, twice
 from .source import Source
 from .waiters import ENDED, FEW, SERVED, WaitQueue
 
@@ -87,10 +87,9 @@ class Ring(Source, Generic[T]):
     def _hand_over(self, value: T, order: int = 0) -> bool:
         """Serve the first waiting receiver with `value`, if there is one. `order`: of its first commit."""
         receivers = self._receivers
-        if not receivers:
-            return False
         waiter = receivers.claim(self._after)
-        self._refresh()
+        if not receivers:
+            self._refresh()
         if waiter is None:
             return False
         if not order:
@@ -103,7 +102,7 @@ class Ring(Source, Generic[T]):
 
     def _put(self, value: T) -> bool:
         """Give `value` to a receiver or to the buffer. False: no room."""
-        if self._hand_over(value):
+        if self._receivers and self._hand_over(value):
             return True
         if len(self._buffer) + len(self._returned) < self._capacity:
             self._buffer.append(value)
@@ -120,8 +119,8 @@ class Ring(Source, Generic[T]):
         elif self._buffer:
             value = self._buffer.popleft()
         else:
-            sender = self._claim_sender()
-            if sender is None:
+            senders = self._senders
+            if not senders or (sender := senders.claim(self._after)) is None:
                 return PENDING  # type: ignore[no-any-return]
             value = sender.value
             sender.value = None
@@ -129,23 +128,20 @@ class Ring(Source, Generic[T]):
         self._received += 1
         if self._senders:
             self._refill()
-        self._refresh()
+        if not self._plain:
+            self._refresh()
         return value
 
     def _refill(self) -> None:
         """There may be room: move waiting senders' values into it."""
         while len(self._buffer) + len(self._returned) < self._capacity:
-            sender = self._claim_sender()
+            sender = self._senders.claim(self._after)
             if sender is None:
                 return
             value = sender.value
             sender.value = None
             sender.state = SERVED
             self._buffer.append(value)
-
-    def _claim_sender(self) -> Any:
-        senders = self._senders
-        return senders.claim(self._after) if senders else None
 
     def _refresh(self) -> None:
         """Make the two hints true again."""
@@ -158,7 +154,7 @@ class Ring(Source, Generic[T]):
         if self._end == CANCELLED:
             self._dropped += 1
             self._discard([value])
-        elif not self._hand_over(value, order):
+        elif not (self._receivers and self._hand_over(value, order)):
             insort(self._returned, (order, value), key=_order)
             self._refresh()
 
@@ -260,6 +256,44 @@ class Send(_Sending[None]):
 
     __slots__ = ()
 
+    def __await__(self) -> Generator[Any, Any, None]:
+        """As `Op.__await__`, with the short way written out: a free place in a buffer nobody waits for."""
+        ring = self._src
+        if ring is None:
+            raise twice(self)
+        lane = lanes.lane
+        left = lane.left
+        if left and "trio" not in modules:
+            lane.left = left - 1
+        elif gate(lane):
+            return super().__await__()
+        self._src = None
+        if len(ring._buffer) < ring._room:
+            put = released = False
+            try:
+                ring._lock.acquire()
+                if ring._busy is None:
+                    ring._busy = self
+                    used = len(ring._buffer)
+                    if used < ring._room:
+                        if used >= ring._peak:
+                            ring._peak = used + 1
+                        put = True
+                        ring._buffer.append(self._value)
+                    ring._busy = None
+                released = True
+                ring._lock.release()
+            except BaseException:
+                ring._recover(self, released)
+                raise
+            if ring._after:
+                ring._settle()
+            if put:
+                return DONE  # type: ignore[return-value]
+        elif ring._receivers and self._now(ring) is not PENDING:
+            return DONE  # type: ignore[return-value]
+        return self._wait(ring, waiter_here)
+
     def _attempt(self, ring: Ring[Any]) -> Any:
         if ring._end:
             raise ring._over(True)
@@ -327,6 +361,45 @@ class Receive(_Receiving[T]):
     """`receive()`."""
 
     __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """As `Op.__await__`, with the short way written out: a value in a buffer nobody waits to fill."""
+        ring = self._src
+        if ring is None:
+            raise twice(self)
+        self._src = None
+        lane = lanes.lane
+        left = lane.left
+        if left and "trio" not in modules:
+            lane.left = left - 1
+        elif gate(lane):
+            yield from turn(lane)
+        if ring._plain:
+            if ring._buffer:
+                value = PENDING
+                released = False
+                try:
+                    ring._lock.acquire()
+                    if ring._busy is None:
+                        ring._busy = self
+                        if ring._plain and ring._buffer:
+                            ring._received += 1
+                            value = ring._buffer.popleft()
+                        ring._busy = None
+                    released = True
+                    ring._lock.release()
+                except BaseException:
+                    ring._recover(self, released)
+                    raise
+                if ring._after:
+                    ring._settle()
+                if value is not PENDING:
+                    return value  # type: ignore[no-any-return]
+        else:
+            value = self._now(ring)
+            if value is not PENDING:
+                return value  # type: ignore[no-any-return]
+        return (yield from self._wait(ring, waiter_here))
 
     def _attempt(self, ring: Ring[T]) -> Any:
         value = ring._take()

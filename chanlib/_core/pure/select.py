@@ -26,7 +26,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import ChannelError
-from .ops import PENDING, Op, _twice
+from .ops import PENDING, Op, twice
 from .source import transact
 from .waiters import Arm
 
@@ -206,7 +206,7 @@ class Choice(Op[T_co]):
 
     def _branches(self) -> list[Branch]:
         if self._src is None:
-            raise _twice(self)
+            raise twice(self)
         self._src = None
         return [Branch(b.leaf, b.src, self._path(b), b.last) for b in self._list + self._limits]
 

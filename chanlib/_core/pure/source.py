@@ -63,7 +63,7 @@ class Source:
     def _locked(self, owner: object, step: Callable[..., Any], *args: Any) -> Any:
         """`step(*args)` under the lock, then the wakes that it collected."""
         released = False
-        todo: list[Wakeable] | None = None
+        todo = None
         try:
             self._lock.acquire()  # inside the `try`: an interrupt may come right behind it
             if self._busy is not None:

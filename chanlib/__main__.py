@@ -1,0 +1,88 @@
+"""`python -m chanlib`: what this is, and the demo."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from ._core.engine import NAME
+
+DEMO = """\
+Hash every regular file below PATH and write what `sha256sum` would write, sorted by the bytes of
+the path, as `find PATH -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum` does. The work is
+done by one network of bounded channels whose stages live in asyncio, trio and plain threads.
+"""
+
+DETAILS = """\
+Symbolic links are not followed, neither to files nor to folders, as `find -type f` does; only PATH
+itself is (as `find -H`). Broken links, FIFOs, sockets, devices, and what cannot be read, vanishes
+or shrinks meanwhile, are left out, counted, and listed on stderr at the end.
+
+The file that the lines go to is left out too, by whichever name it is met: FILE, or a file that
+stdout was redirected to. FILE is replaced in one step at the very end; devices are written to
+directly.
+
+Ctrl-C and SIGTERM end a run cleanly: no lines are written, FILE stays as it was, and the summary
+says how far it came. A second Ctrl-C does not wait for a read that hangs.
+
+Exit code: 0 all regular files were hashed; 1 some file or folder could not be read, or the lines
+could not be written; 2 bad usage, nothing was done; 130 Ctrl-C; 143 SIGTERM; 141 stdout was closed
+by its reader.
+"""
+
+
+def installed_version() -> str:
+    try:
+        return version("chanlib")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "(not installed)"
+
+
+def parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """The parser of the command line, and that of `demo`, for errors about its arguments."""
+    about = f"chanlib {installed_version()}, engine {NAME}"
+    top = argparse.ArgumentParser("python -m chanlib", description=about)
+    top.add_argument("--version", action="version", version=about)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="hash every file below a folder, through asyncio, trio and threads at once",
+        description=DEMO,
+        epilog=DETAILS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    demo.add_argument("path", metavar="PATH", help="a folder, or one regular file")
+    demo.add_argument("--output", metavar="FILE", help="write the lines to FILE, not to stdout")
+    return top, demo
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    top, demo = parser()
+    chosen = top.parse_args(arguments)
+    if chosen.command is None:
+        print(f"chanlib {installed_version()}, engine {NAME}\n")
+        top.print_usage()
+        return 0
+    from .demo.command import BadUsage, run
+
+    file = None if chosen.output is None else os.fsencode(chosen.output)
+    try:
+        return run(os.fsencode(chosen.path), file)
+    except BadUsage as error:
+        demo.error(str(error))
+
+
+def _leave(signum: int, frame: object) -> None:
+    os._exit(128 + signum)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _leave)  # before a run there is nothing to clean up
+    code = main()
+    for late in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(late, signal.SIG_IGN)
+    sys.exit(code)
