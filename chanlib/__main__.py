@@ -1,15 +1,19 @@
-"""`python -m chanlib`: what this is, and the demo."""
+"""`python -m chanlib`: what this is, and the demo.
+
+What takes time to import is imported where it is used: a Ctrl-C before the last line of this file is
+reached ends in a traceback.
+"""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-from ._core.engine import NAME
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+    from collections.abc import Sequence
 
 DEMO = """\
 Hash every regular file below PATH and write what `sha256sum` would write, sorted by the bytes of
@@ -35,18 +39,28 @@ by its reader.
 """
 
 
-def installed_version() -> str:
+def about() -> str:
+    """What this is, in one line."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from ._core.engine import NAME
+
     try:
-        return version("chanlib")
-    except PackageNotFoundError:  # run from a source tree that is not installed
-        return "(not installed)"
+        number = version("chanlib")
+    except PackageNotFoundError:
+        number = "from a source tree that is not installed"
+    return f"chanlib {number}, engine {NAME}"
 
 
-def parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+def parser() -> tuple[ArgumentParser, ArgumentParser]:
     """The parser of the command line, and that of `demo`, for errors about its arguments."""
-    about = f"chanlib {installed_version()}, engine {NAME}"
-    top = argparse.ArgumentParser("python -m chanlib", description=about)
-    top.add_argument("--version", action="version", version=about)
+    import argparse
+
+    top = argparse.ArgumentParser(
+        "python -m chanlib",
+        description="Channels, select, events, futures and timers over asyncio, trio and threads.",
+    )
+    top.add_argument("--version", action="store_true", help="show what this is, and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
@@ -63,9 +77,11 @@ def parser() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
 def main(arguments: Sequence[str] | None = None) -> int:
     top, demo = parser()
     chosen = top.parse_args(arguments)
-    if chosen.command is None:
-        print(f"chanlib {installed_version()}, engine {NAME}\n")
-        top.print_usage()
+    if chosen.version or chosen.command is None:
+        print(about())
+        if not chosen.version:
+            print()
+            top.print_help()
         return 0
     from .demo.command import BadUsage, run
 

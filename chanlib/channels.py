@@ -147,8 +147,10 @@ class Channel(Ring[T]):
         Waits until there is room for at least one. `send_some([])` is 0 at once. All that go in do so in one
         atomic step, but for those that a waiting sender adds later. Raises as `send`.
         """
+        if not isinstance(values, (list, tuple)):
+            values = list(values)
         op = SendSome()
-        op._value = values if isinstance(values, (list, tuple)) else list(values)
+        op._value = values
         op._src = self
         return op
 

@@ -167,11 +167,14 @@ class Future(Latch, Generic[T]):
         other: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def copy(_: Future[T]) -> None:
-            if not other.cancelled() and other.set_running_or_notify_cancel():
-                if self._error is None:
-                    other.set_result(self._value)
-                else:
-                    other.set_exception(self._error)
+            if self.cancelled():
+                other.cancel()
+            if not other.set_running_or_notify_cancel():  # cancelled: this tells `wait` and `as_completed`
+                return
+            if self._error is None:
+                other.set_result(self._value)
+            else:
+                other.set_exception(self._error)
 
         other.add_done_callback(lambda done: self.cancel() if done.cancelled() else None)
         self.add_done_callback(copy)

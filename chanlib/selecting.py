@@ -167,6 +167,9 @@ def select(*arms: Selectable[Any] | None, biased: bool = False) -> Op[Any]:
         make = getattr(type(arm), "__op__", None)
         op = make(arm) if make is not None else None
         if not isinstance(op, Op):
+            for earlier in arms:
+                if isinstance(earlier, Op):
+                    earlier._polled = True  # the caller knows by this error: no warning on top
             raise TypeError(
                 f"select(): arm {position} must be an operation such as ch.receive(), an object with one "
                 f"(an event, a future, a timer), or None, not {arm!r}"

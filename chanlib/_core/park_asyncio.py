@@ -1,54 +1,118 @@
-"""Parking an asyncio task: one future of its loop per wait, created before the waiter is published.
+"""Parking an asyncio task, and running the woken ones from one callback of the loop.
 
-On the loop's own thread, inside a task step, a wake sets the future at once. From anywhere else, a callback or a
-signal handler on that thread included, it goes through the loop's mailbox.
+A waiter speaks the protocol by which a task of asyncio waits for a future (`_asyncio_future_blocking`,
+`add_done_callback`, `result`, `cancel`), which every loop understands, uvloop included. So it is ours to decide when
+the task goes on: the tasks that have been woken, and those that they wake in turn, are stepped one after the other
+from **one** `call_soon` (a trampoline), until the budget of the thread is spent. Then the loop has its turn.
 
-The error that the task was cancelled with is raised again as the very same object: anyio tells its own
-cancellations by it.
+On the loop's own thread, inside a task step, a wake makes the task ready at once. From anywhere else, a callback or
+a signal handler on that thread included, it goes through the loop's mailbox.
+
+`cancel` leaves the claim alone: the task is woken with the cancellation, and `Op._wait` finds out whether a peer had
+committed. The error is raised again as the very same object: anyio tells its own cancellations by it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import sys
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .engine import Op, Waiter
-from .lane import current_task, lanes, running_loop
+from .lane import BUDGET, current_task, lanes, running_loop
 from .mailbox import Mailbox, Watch
 
-__all__ = ["AsyncioWaiter"]
+__all__ = ["AsyncioWaiter", "set_trampoline"]
 
 _CAN_REARM = sys.version_info >= (3, 13)  # before, `uncancel` leaves a stray cancellation behind
+_trampoline = True
+
+
+def set_trampoline(on: bool) -> bool:
+    """Off, each woken task is a callback of its own, as with asyncio's futures; returns what held before."""
+    global _trampoline
+    before, _trampoline = _trampoline, bool(on)
+    return before
+
+
+class LoopBox(Mailbox):
+    """The mailbox of one asyncio loop, and the tasks of that loop which are ready to go on."""
+
+    __slots__ = ("posted_run", "ready")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop, loop.call_soon_threadsafe)
+        self.ready: deque[AsyncioWaiter] = deque()
+        self.posted_run = False
+
+    def step(self) -> None:
+        """Step the tasks that are ready, and those they make ready, while the budget lasts."""
+        lane = lanes.lane
+        ready = self.ready
+        try:
+            while ready:
+                waiter = ready.popleft()
+                waiter.context.run(waiter.callback, waiter)
+                lane.left -= 1
+                if lane.left <= 0:
+                    lane.left = BUDGET
+                    break
+        finally:
+            self.posted_run = False
+            if ready:
+                self.post_run()
+
+    def post_run(self) -> None:
+        self.posted_run = True
+        self.home.call_soon(self.step)
 
 
 class AsyncioWaiter(Waiter):
-    __slots__ = ("future", "loop", "mailbox")
+    __slots__ = (
+        "_asyncio_future_blocking",
+        "box",
+        "callback",
+        "context",
+        "error",
+        "handle",
+        "loop",
+        "watches",
+        "woken",
+    )
+
+    callback: Callable[[Any], object]
+    context: contextvars.Context
 
     def __init__(self, op: Op[Any]) -> None:
         Waiter.__init__(self, op)
         loop = running_loop()
         assert loop is not None
         self.loop = loop
-        self.future: asyncio.Future[None] = loop.create_future()
         lane = lanes.lane
-        mailbox = lane.loop_box
-        if mailbox is None or mailbox.home is not loop:
-            mailbox = lane.loop_box = Mailbox(loop, loop.call_soon_threadsafe)
-        self.mailbox = mailbox
+        box = lane.loop_box
+        if box is None or box.home is not loop:
+            box = lane.loop_box = LoopBox(loop)
+        self.box: LoopBox = box  # type: ignore[assignment]
+        self._asyncio_future_blocking = True
+        self.callback = None  # type: ignore[assignment]
+        self.error: BaseException | None = None
+        self.woken = False
 
-    def park(self) -> Generator[Any, Any, None]:
+    # ------------------------------------------------------------- waking
+    def park(self) -> Iterator[Any]:
         if self.until is None and self.fds is None:
-            return self.future.__await__()
+            return iter((self,))
         return self._park_watching()
 
-    def _park_watching(self) -> Generator[Any, Any, None]:
+    def _park_watching(self) -> Iterator[Any]:
         loop, until = self.loop, self.until
         handle = loop.call_later(until, self.resume) if until is not None and until < 1e9 else None
-        watches = [LoopWatch.join(self.mailbox, fd, writing, self) for fd, writing in self.fds or ()]
+        watches = [LoopWatch.join(self.box, fd, writing, self) for fd, writing in self.fds or ()]
         try:
-            yield from self.future.__await__()
+            yield self
         finally:
             if handle is not None:
                 handle.cancel()
@@ -58,33 +122,82 @@ class AsyncioWaiter(Waiter):
     def wake(self) -> None:
         loop = self.loop
         if running_loop() is loop and current_task(loop) is not None:
-            if not self.future.done():
-                self.future.set_result(None)
+            self.resume()
         else:
-            self.mailbox.put(self)
+            self.box.put(self)
 
     def resume(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+        if not self.woken:
+            self.woken = True
+            if self.callback is not None:
+                self._make_ready()
 
+    def _make_ready(self) -> None:
+        box = self.box
+        if not _trampoline:
+            self.loop.call_soon(self.callback, self, context=self.context)
+            return
+        box.ready.append(self)
+        if not box.posted_run:
+            box.post_run()
+
+    # ------------------------------------------------------------- what a task wants of a future
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self.loop
+
+    def add_done_callback(
+        self, callback: Callable[[Any], object], *, context: contextvars.Context | None = None
+    ) -> None:
+        self.callback = callback
+        self.context = contextvars.copy_context() if context is None else context
+        if self.woken:
+            self._make_ready()
+
+    def result(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def done(self) -> bool:
+        return self.woken
+
+    def cancel(self, msg: Any = None) -> bool:
+        if self.woken:
+            return False
+        self.error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self.resume()
+        return True
+
+    # ------------------------------------------------------------- cancellation against commit
     def keep(self, error: BaseException) -> bool:
-        if isinstance(error, asyncio.CancelledError):
-            if _in_cancelled_scope():
-                return True  # the scope cancels again at the next operation
-            task = current_task(self.loop)
-            if _CAN_REARM and task is not None and task.cancelling():
-                task.uncancel()
-                task.cancel(*error.args)
+        """A send was delivered and then cancelled: return, if the cancellation can be felt at the next operation.
+
+        From 3.13 on it is asked for again, which a scope or a timeout that ends meanwhile takes back. Before, that
+        would leave a stray cancellation behind; there only that of a scope, which comes again by itself, is kept
+        back.
+        """
+        task = current_task(self.loop)
+        if isinstance(error, asyncio.CancelledError) and task is not None:
+            if _CAN_REARM:
+                if task.cancelling():
+                    task.uncancel()
+                    task.cancel(*error.args)
+                    return True
+            elif task.cancelling() <= 1 and _of_scope(error):
                 return True
         return super().keep(error)
 
 
-def _in_cancelled_scope() -> bool:
+def _of_scope(error: BaseException) -> bool:
+    """Is this the cancellation of a scope of anyio that is cancelled still, and so comes again?"""
     if "anyio._backends._asyncio" not in sys.modules:
         return False  # then no scope can exist
     import anyio
 
-    return anyio.current_effective_deadline() == -float("inf")
+    message = str(error.args[0]) if error.args else ""
+    return (
+        message.startswith("Cancelled via cancel scope")  # anyio's own way to tell
+        and anyio.current_effective_deadline() == -float("inf")
+    )
 
 
 class LoopWatch(Watch):

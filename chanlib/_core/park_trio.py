@@ -11,9 +11,10 @@ import math
 from collections.abc import Generator
 from typing import Any
 
+import outcome
 import trio
 
-from .engine import Op, Waiter
+from .engine import Op, Reentered, Waiter
 from .lane import lanes
 from .mailbox import Mailbox, Watch
 
@@ -52,11 +53,23 @@ class TrioWaiter(Waiter):
             for watch in watches:
                 watch.leave(self)
 
-    def abort(self, _: Any) -> trio.lowlevel.Abort:
-        if self.whole._retract(self):
-            self.parked = False
-            return trio.lowlevel.Abort.SUCCEEDED
+    def abort(self, raise_cancel: Any) -> trio.lowlevel.Abort:
+        try:
+            if self._retracted():
+                self.parked = False
+                return trio.lowlevel.Abort.SUCCEEDED
+        except Reentered as error:  # cancelled by a finalizer in the middle of an operation on this source
+            error.source._defer(lambda: self._abort_late(raise_cancel))
         return trio.lowlevel.Abort.FAILED  # a peer has committed: its wake is on the way
+
+    def _retracted(self) -> bool:
+        op = self.whole
+        return op is None or bool(op._retract(self))
+
+    def _abort_late(self, raise_cancel: Any) -> None:
+        if self._retracted() and self.parked:
+            self.parked = False
+            trio.lowlevel.reschedule(self.task, outcome.capture(raise_cancel))
 
     def wake(self) -> None:
         context = lanes.lane.trio

@@ -81,5 +81,5 @@ class Passed(Leaf[T_co]):
         if queue is not None and len(queue) > FEW:
             latch._locked(arm, self._withdraw, latch, arm)
 
-    def _collect(self, waiter: Any) -> Any:
-        return waiter.src._outcome()
+    def _received(self, latch: Latch, value: Any) -> Any:
+        return latch._outcome()

@@ -100,7 +100,7 @@ class Op(Coroutine[Any, Any, T_co]):
 
     _src: Any  # what it is about; None once it is performed
     _steps: Generator[Any, Any, T_co]  # while it is driven as a coroutine
-    _polled: bool
+    _polled: bool  # somebody has been told that it did not happen: no warning when it is dropped
 
     # ------------------------------------------------------------- what a kind of operation defines
     def _now(self, src: Any) -> Any:
@@ -166,8 +166,12 @@ class Op(Coroutine[Any, Any, T_co]):
         if src is None:
             raise twice(self)
         lane = lanes.lane
-        refuse_loop(lane, "sync()")
-        limit = None if timeout is None else seconds(timeout, "timeout")
+        try:
+            refuse_loop(lane, "sync()")
+            limit = None if timeout is None else seconds(timeout, "timeout")
+        except Exception:
+            self._polled = True  # the caller knows by this error: no warning on top
+            raise
         before = lane.driving
         try:
             lane.driving = True
@@ -224,6 +228,9 @@ class Op(Coroutine[Any, Any, T_co]):
                     return got  # type: ignore[no-any-return]
                 yield from waiter.park()
                 committed = not self._retract(waiter)
+            except GeneratorExit:  # perhaps run by the collector, in the middle of another operation
+                self._abandon(waiter)
+                raise
             except BaseException as error:
                 if self._retract(waiter) or self._take_back(waiter) or not waiter.keep(error):
                     raise
@@ -238,9 +245,12 @@ class Op(Coroutine[Any, Any, T_co]):
                 raise TimeoutError(f"{self._describe(src)} did not happen within {limit} s")
 
     def _abandon(self, waiter: Waiter) -> None:
-        """The loop of `waiter` is over."""
-        if not self._retract(waiter):
-            self._take_back(waiter)
+        """Nobody will run `waiter` again, its loop is over or its coroutine is closed: undo what it was given."""
+        try:
+            if not self._retract(waiter):
+                self._take_back(waiter)
+        except Reentered as error:
+            error.source._defer(lambda: self._abandon(waiter))
 
     # ------------------------------------------------------------- composing
     def map(self, function: Callable[[T_co], R], /) -> Op[R]:
@@ -250,7 +260,11 @@ class Op(Coroutine[Any, Any, T_co]):
         """
         from .select import Mapped
 
-        return Mapped(self, function)
+        try:
+            return Mapped(self, function)
+        except Exception:
+            self._polled = True
+            raise
 
     def within(self, limit: float, /) -> Op[T_co]:
         """The same operation, or `TimeoutError` after `limit` seconds and provably no effect.
@@ -259,7 +273,11 @@ class Op(Coroutine[Any, Any, T_co]):
         """
         from .select import Within
 
-        return Within(self, seconds(limit, "within"))
+        try:
+            return Within(self, seconds(limit, "within"))
+        except Exception:
+            self._polled = True
+            raise
 
     def __op__(self) -> Op[T_co]:
         return self
@@ -365,12 +383,15 @@ class Leaf(Op[T_co]):
         state = waiter.state
         if state == SERVED or state == ENDED:  # final; written before the wake
             return False
-        return waiter.src._locked(waiter, self._retract_locked, waiter)  # type: ignore[no-any-return]
+        if not waiter.src._locked(waiter, self._retract_locked, waiter):
+            return False
+        waiter.whole = None
+        return True
 
-    def _retract_locked(self, waiter: Waiter) -> bool:
+    def _retract_locked(self, waiter: Any) -> bool:
         if waiter.state == WAITING:
             waiter.state = WITHDRAWN
-            waiter.value = None
+            waiter.value = waiter.op = None
             self._withdraw(waiter.src, waiter)
         elif waiter.state == CLAIMED:
             waiter.state = WITHDRAWN
@@ -386,10 +407,15 @@ class Leaf(Op[T_co]):
             waiter.state = WITHDRAWN
         return True
 
-    def _collect(self, waiter: Waiter) -> Any:
+    def _collect(self, waiter: Any) -> Any:
         if waiter.state == ENDED:
             raise self._ended(waiter.src, waiter)
-        return waiter.value
+        value, waiter.value = waiter.value, None
+        return self._received(waiter.src, value)
+
+    def _received(self, src: Any, value: Any) -> Any:
+        """The result of a waiter that was served with `value`, outside the lock."""
+        return value
 
     def _branches(self) -> list[Branch]:
         from .select import Branch

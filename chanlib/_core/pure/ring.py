@@ -269,10 +269,11 @@ class Send(_Sending[None]):
             return super().__await__()
         self._src = None
         if len(ring._buffer) < ring._room:
-            put = released = False
+            entered = put = released = False
             try:
                 ring._lock.acquire()
                 if ring._busy is None:
+                    entered = True
                     ring._busy = self
                     used = len(ring._buffer)
                     if used < ring._room:
@@ -284,7 +285,7 @@ class Send(_Sending[None]):
                 released = True
                 ring._lock.release()
             except BaseException:
-                ring._recover(self, released)
+                ring._recover(entered, released)
                 raise
             if ring._after:
                 ring._settle()
@@ -302,9 +303,8 @@ class Send(_Sending[None]):
     def _enqueue(self, ring: Ring[Any], waiter: Any) -> None:
         ring._wait_to_send(waiter, self._value)
 
-    def _collect(self, waiter: Any) -> None:
-        if waiter.state == ENDED:
-            raise self._ended(waiter.src, waiter)
+    def _received(self, ring: Ring[Any], value: Any) -> None:
+        return None
 
 
 class SendSome(_Sending[int]):
@@ -330,9 +330,7 @@ class SendSome(_Sending[int]):
     def _enqueue(self, ring: Ring[Any], waiter: Any) -> None:
         ring._wait_to_send(waiter, self._value[0])
 
-    def _collect(self, waiter: Any) -> int:
-        if waiter.state == ENDED:
-            raise self._ended(waiter.src, waiter)
+    def _received(self, ring: Ring[Any], value: Any) -> int:
         return 1
 
 
@@ -377,10 +375,11 @@ class Receive(_Receiving[T]):
         if ring._plain:
             if ring._buffer:
                 value = PENDING
-                released = False
+                entered = released = False
                 try:
                     ring._lock.acquire()
                     if ring._busy is None:
+                        entered = True
                         ring._busy = self
                         if ring._plain and ring._buffer:
                             ring._received += 1
@@ -389,7 +388,7 @@ class Receive(_Receiving[T]):
                     released = True
                     ring._lock.release()
                 except BaseException:
-                    ring._recover(self, released)
+                    ring._recover(entered, released)
                     raise
                 if ring._after:
                     ring._settle()
@@ -431,10 +430,8 @@ class ReceiveSome(_Receiving[list[T]]):
             raise ring._over(False)
         return PENDING
 
-    def _collect(self, waiter: Any) -> list[T]:
-        if waiter.state == ENDED:
-            raise self._ended(waiter.src, waiter)
-        return [waiter.value]
+    def _received(self, ring: Ring[T], value: Any) -> list[T]:
+        return [value]
 
 
 class Drain(ReceiveSome[T]):

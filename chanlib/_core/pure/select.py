@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import ChannelError
 from .ops import PENDING, Op, twice
-from .source import transact
+from .source import Reentered, Source, transact
 from .waiters import Arm
 
 if TYPE_CHECKING:
@@ -73,14 +73,21 @@ _COMPOUND: Any = object()  # the `_src` of a Choice that has not been performed
 class Branch:
     """One leaf of a choice, its position, and the functions that its result goes through."""
 
-    __slots__ = ("index", "last", "leaf", "path", "src")
+    __slots__ = ("arm", "last", "leaf", "path", "src")
 
-    def __init__(self, leaf: Leaf[Any], src: Any, path: Path = (), last: bool = False) -> None:
+    def __init__(
+        self,
+        leaf: Leaf[Any],
+        src: Any,
+        path: Path = (),
+        last: bool = False,
+        arm: int | None = None,
+    ) -> None:
         self.leaf = leaf
         self.src = src
         self.path = path
         self.last = last  # looked at after the others: the time limit of `within`
-        self.index = 0
+        self.arm = arm  # its position in the outermost select
 
 
 class Choice(Op[T_co]):
@@ -112,7 +119,9 @@ class Choice(Op[T_co]):
         return value
 
     def _failed(self, branch: Branch, error: Exception) -> None:
-        """`error` is about to be raised for `branch`."""
+        """`error` is about to be raised for `branch`: say of which arm."""
+        if branch.arm is not None and isinstance(error, ChannelError):
+            error.arm = branch.arm  # type: ignore[attr-defined]
 
     # ------------------------------------------------------------- performing
     def _now(self, src: Any) -> Any:
@@ -184,8 +193,11 @@ class Choice(Op[T_co]):
                     leaf, source = arm.op, arm.src
                     arm.value = arm.op = arm.branch = arm.ticket = None
                     if source._lock is not None:
-                        leaf._forget(source, arm)
-        return winner is waiter
+                        _leave(leaf, source, arm)
+        if winner is not waiter:
+            return False
+        waiter.op = waiter.whole = None
+        return True
 
     def _take_back(self, waiter: Waiter) -> bool:
         winner = waiter.cell[0]  # type: ignore[index]
@@ -193,9 +205,11 @@ class Choice(Op[T_co]):
 
     def _collect(self, waiter: Waiter) -> Any:
         winner = waiter.cell[0]  # type: ignore[index]
-        branch = winner.branch
+        branch, leaf = winner.branch, winner.op
+        winner.branch = winner.ticket = None  # tombstones elsewhere still share the cell
+        waiter.op = waiter.whole = None
         try:
-            value = winner.op._collect(winner)
+            value = leaf._collect(winner)
         except Exception as error:
             self._failed(branch, error)
             raise
@@ -208,7 +222,16 @@ class Choice(Op[T_co]):
         if self._src is None:
             raise twice(self)
         self._src = None
-        return [Branch(b.leaf, b.src, self._path(b), b.last) for b in self._list + self._limits]
+        return [
+            Branch(b.leaf, b.src, self._path(b), b.last, b.arm) for b in self._list + self._limits
+        ]
+
+
+def _leave(leaf: Leaf[Any], source: Source, arm: Arm) -> None:
+    try:
+        leaf._forget(source, arm)
+    except Reentered:
+        source._defer(lambda: leaf._forget(source, arm))
 
 
 class Never(Choice[Any]):
@@ -234,7 +257,7 @@ class Select(Choice[Any]):
         for index, op in enumerate(ops):
             if op is not None:
                 for branch in op._branches():
-                    branch.index = index
+                    branch.arm = index
                     branches.append(branch)
         if not branches:
             raise ValueError(
@@ -244,17 +267,13 @@ class Select(Choice[Any]):
         super().__init__(branches, biased)
 
     def _path(self, branch: Branch) -> Path:
-        index = branch.index
+        index = branch.arm
         return (*branch.path, lambda value: (index, value))
 
     def _result(self, branch: Branch, value: Any) -> Any:
         for function in branch.path:
             value = function(value)
-        return branch.index, value
-
-    def _failed(self, branch: Branch, error: Exception) -> None:
-        if isinstance(error, ChannelError):
-            error.arm = branch.index  # type: ignore[attr-defined]
+        return branch.arm, value
 
     def _describe(self, src: Any) -> str:
         return f"select of {super()._describe(src)}"

@@ -43,6 +43,13 @@ _sources: weakref.WeakSet[Source] = weakref.WeakSet()
 class Reentered(RuntimeError):
     """This thread is in the middle of an operation on the very same object."""
 
+    def __init__(self, source: Source) -> None:
+        super().__init__(
+            f"{source!r} is in use by this very thread further up the stack: a finalizer or signal handler may "
+            "use send_nowait, close, set and cancel on it, but not wait"
+        )
+        self.source = source
+
 
 class Wakeable(Protocol):
     def wake(self) -> None: ...
@@ -62,12 +69,13 @@ class Source:
 
     def _locked(self, owner: object, step: Callable[..., Any], *args: Any) -> Any:
         """`step(*args)` under the lock, then the wakes that it collected."""
-        released = False
+        entered = released = False
         todo = None
         try:
             self._lock.acquire()  # inside the `try`: an interrupt may come right behind it
             if self._busy is not None:
-                raise Reentered(f"{self!r} is in use by this thread further up")
+                raise Reentered(self)
+            entered = True
             self._busy = owner
             result = step(*args)
             self._busy = None
@@ -76,21 +84,21 @@ class Source:
             released = True
             self._lock.release()
         except BaseException:
-            self._recover(owner, released, todo)
+            self._recover(entered, released, todo)
             raise
         if todo is not None:
             issue(todo)
         return result
 
-    def _recover(self, owner: object, released: bool, todo: list[Wakeable] | None = None) -> None:
-        """An exception cut a locked section of `owner`: leave it as its normal end would have.
+    def _recover(self, entered: bool, released: bool, todo: list[Wakeable] | None = None) -> None:
+        """An exception cut a locked section: leave it as its normal end would have.
 
         Owning the lock without having released it means that `acquire` had returned, also when this is a
         nested section: an owner never fails to acquire again.
         """
         rest: list[Wakeable] = []
         if not released and self._lock._is_owned():
-            if self._busy is owner:
+            if entered:
                 self._busy = None
                 rest, self._after = self._after, []
             self._lock.release()
@@ -156,6 +164,7 @@ def transact(sources: Sequence[Source], owner: object, step: Callable[[], Any]) 
     """`step()` under the locks of all `sources`, which are in creation order and without repetition."""
     held = 0
     acquiring = True
+    entered = False
     todo: list[Wakeable] = []
     try:
         for source in sources:
@@ -164,7 +173,8 @@ def transact(sources: Sequence[Source], owner: object, step: Callable[[], Any]) 
         acquiring = False
         for source in sources:
             if source._busy is not None:
-                raise Reentered(f"{source!r} is in use by this thread further up")
+                raise Reentered(source)
+        entered = True
         for source in sources:
             source._busy = owner
         result = step()
@@ -180,7 +190,7 @@ def transact(sources: Sequence[Source], owner: object, step: Callable[[], Any]) 
         if acquiring and held < len(sources):
             held += 1  # perhaps: `_recover` finds out
         for source in sources[:held]:
-            source._recover(owner, False)
+            source._recover(entered, False)
         issue(todo)
         raise
     issue(todo)

@@ -113,7 +113,7 @@ class Waiter(Claimable):
 class Arm(Claimable):
     """One registration of a select."""
 
-    __slots__ = ("branch", "ticket")
+    __slots__ = ("branch", "ticket", "whole")
 
     ticket: Waiter | None
     branch: Branch | None
@@ -122,7 +122,7 @@ class Arm(Claimable):
         self.ticket = ticket
         self.cell = cell
         self.branch = branch
-        self.op = branch.leaf
+        self.op = self.whole = branch.leaf
         self.src = branch.src
         self.value = None
         self.state = WAITING
