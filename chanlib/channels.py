@@ -122,7 +122,7 @@ class Channel(Ring[T]):
         op._value = value
         op._src = None
         try:
-            if self._locked(op, op._attempt, self) is None:
+            if self._locked(op._attempt, self) is None:
                 return
         except Reentered:
             self._defer(lambda: self._send_late(value))
@@ -134,7 +134,7 @@ class Channel(Ring[T]):
         op._value = value
         op._src = None
         try:
-            if self._locked(op, op._attempt, self) is None:
+            if self._locked(op._attempt, self) is None:
                 return
         except ChannelClosed:
             pass
@@ -196,7 +196,7 @@ class Channel(Ring[T]):
         """Take everything that is there now, those of waiting senders included; `[]` if there is nothing."""
         op: Drain[T] = Drain()
         op._src = None
-        return self._locked(op, op._attempt, self)  # type: ignore[no-any-return]
+        return self._locked(op._attempt, self)  # type: ignore[no-any-return]
 
     def __op__(self) -> Op[T]:
         return self.receive()
@@ -237,15 +237,10 @@ class Channel(Ring[T]):
         if cause is not None and not isinstance(cause, BaseException):
             raise TypeError(f"cause must be an exception or None, not {cause!r}")
         try:
-            first: bool = self._locked(object(), self._end_locked, end, cause)
+            first: bool = self._locked(self._end_locked, end, cause)
         except Reentered:
             self._defer(lambda: self._end_now(end, cause))
             return self._end < end
-        if first:
-            closing = self._closing
-            if closing is not None:
-                closing._locked(self, closing._open)
-            self._tell_undelivered()
         return first
 
     def _end_locked(self, end: int, cause: BaseException | None) -> bool:
@@ -261,7 +256,7 @@ class Channel(Ring[T]):
     def wait_closed(self) -> Op[None]:
         """Wait until the channel is closed (not until it is drained)."""
         if self._closing is None:
-            self._locked(object(), self._watch_closing)
+            self._locked(self._watch_closing)
         assert self._closing is not None
         return Passed(self._closing)
 
@@ -279,6 +274,11 @@ class Channel(Ring[T]):
         if cause is not None:
             return BrokenChannel(f"{self!r} ended with an error", channel=self, cause=cause)
         return EndOfChannel(f"{self!r} has ended", channel=self)
+
+    def _conclude(self) -> None:
+        super()._conclude()
+        if self._closing is not None and not self._closing._set:
+            self._after.append(self._closing)
 
     def _discard(self, values: list[T]) -> None:
         if self._undelivered is not None:
@@ -396,6 +396,10 @@ class _Closing(Latch):
     def __init__(self, channel: Channel[Any]) -> None:
         super().__init__()
         self._channel = channel
+
+    def wake(self) -> None:
+        """Once the channel's lock is free."""
+        self._locked(self._open)
 
     def __repr__(self) -> str:
         return f"the end of {self._channel!r}"

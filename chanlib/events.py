@@ -35,14 +35,14 @@ class Event(Latch):
         Never blocks; may be called from anywhere, also from a finalizer or a signal handler.
         """
         try:
-            self._locked(object(), self._open)
+            self._locked(self._open)
         except Reentered:
             self._defer(self.set)
 
     def clear(self) -> None:
         """Reset the flag. Those who were woken by an earlier `set` are not held up."""
         try:
-            self._locked(object(), self._shut)
+            self._locked(self._shut)
         except Reentered:
             self._defer(self.clear)
 

@@ -69,13 +69,20 @@ class Future(Latch, Generic[T]):
 
     def _set_now(self, state: str, value: Any, error: BaseException | None) -> bool:
         try:
-            first: bool = self._locked(object(), self._settle_with, state, value, error)
+            first: bool = self._locked(self._settle_with, state, value, error)
         except Reentered:
             self._defer(lambda: self._set_now(state, value, error))
             return not self._set
-        if first:
-            self._call_back()
         return first
+
+    def wake(self) -> None:
+        """Once the lock is free: the callbacks."""
+        self._call_back()
+
+    def _serve(self) -> None:
+        super()._serve()
+        if self._callbacks:
+            self._after.append(self)
 
     def _settle_with(self, state: str, value: Any, error: BaseException | None) -> bool:
         if self._set:

@@ -142,7 +142,7 @@ class Ticker(Source):
 
     def _change(self, due: float, stopped: bool) -> None:
         try:
-            self._locked(object(), self._change_locked, due, stopped)
+            self._locked(self._change_locked, due, stopped)
         except Reentered:
             self._defer(lambda: self._change(due, stopped))
 

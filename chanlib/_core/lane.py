@@ -44,6 +44,7 @@ __all__ = [
     "set_strict_checkpoints",
     "trio_module",
     "turn",
+    "whole_turn",
     "world",
 ]
 
@@ -172,8 +173,13 @@ def set_strict_checkpoints(on: bool) -> bool:
     """
     global _strict
     before, _strict = _strict, bool(on)
-    lanes.lane.left = 0 if _strict else BUDGET
+    lanes.lane.left = whole_turn()
     return before
+
+
+def whole_turn() -> int:
+    """The budget of a new turn."""
+    return 0 if _strict else BUDGET
 
 
 def gate(lane: Lane) -> bool:
@@ -193,13 +199,15 @@ def gate(lane: Lane) -> bool:
         return False
     if _strict:
         return True
+    if not lane.left:
+        return True
     lane.left -= 1
-    return lane.left < 0
+    return False
 
 
 def turn(lane: Lane) -> Generator[Any, Any, None]:
     """Give the loop of this task one turn."""
-    lane.left = 0 if _strict else BUDGET - 1  # the operation that follows is the first of the new turn
+    lane.left = max(whole_turn() - 1, 0)  # the operation that follows is the first of the new turn
     if world(lane) is World.ASYNCIO:
         yield
     else:

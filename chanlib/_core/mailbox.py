@@ -41,16 +41,24 @@ class Mailbox:
     def put(self, letter: Letter) -> None:
         self.letters.append(letter)
         if not self.posted:
-            self.posted = True
-            self._send()
+            self.send()
 
-    def _send(self) -> None:
-        delivery = _Delivery(self)
+    def send(self, last: bool = False) -> None:
+        """Post the mailbox. An interrupt leaves it unposted; whoever was waking does so again."""
+        delivery = None
         try:
+            self.posted = True
+            delivery = _Delivery(self, last)
             self.post(delivery)
         except RuntimeError:  # asyncio: "Event loop is closed"; trio: RunFinishedError
-            delivery.mailbox = None
+            if delivery is not None:
+                delivery.mailbox = None
             self.bury()
+        except BaseException:
+            if delivery is not None:
+                delivery.mailbox = None
+            self.posted = False
+            raise
 
     def deliver(self) -> None:
         self.posted = False
@@ -59,9 +67,8 @@ class Mailbox:
             while letters:
                 letters[0].resume()
                 letters.popleft()
-        except BaseException:  # an interrupt: the letter under way goes out once more, which does no harm
-            self.posted = True
-            self._send()
+        except BaseException:  # the letter under way goes out once more, which does no harm
+            self.send()
             raise
 
     def bury(self) -> None:
@@ -121,18 +128,27 @@ class Watch:
 
 
 class _Delivery:
-    """The callback given to the loop. Dropped without having run, it buries the mailbox."""
+    """The callback given to the loop.
 
-    __slots__ = ("mailbox",)
+    Dropped without having run, it posts the mailbox once more, which a closed loop refuses: then it is buried.
+    """
 
-    def __init__(self, mailbox: Mailbox) -> None:
+    __slots__ = ("last", "mailbox")
+
+    def __init__(self, mailbox: Mailbox, last: bool) -> None:
         self.mailbox: Mailbox | None = mailbox
+        self.last = last
 
     def __call__(self) -> None:
-        mailbox, self.mailbox = self.mailbox, None
+        mailbox = self.mailbox
         if mailbox is not None:
             mailbox.deliver()
+            self.mailbox = None
 
     def __del__(self) -> None:
-        if self.mailbox is not None:
-            self.mailbox.bury()
+        mailbox = self.mailbox
+        if mailbox is not None:
+            if self.last:  # the loop took it twice and is garbage
+                mailbox.bury()
+            else:
+                mailbox.send(last=True)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .engine import Op, Waiter
-from .lane import BUDGET, current_task, lanes, running_loop
+from .lane import current_task, lanes, running_loop, whole_turn
 from .mailbox import Mailbox, Watch
 
 __all__ = ["AsyncioWaiter", "set_trampoline"]
@@ -56,14 +56,14 @@ class LoopBox(Mailbox):
             while ready:
                 waiter = ready.popleft()
                 waiter.context.run(waiter.callback, waiter)
-                lane.left -= 1
-                if lane.left <= 0:
-                    lane.left = BUDGET
+                if not lane.left:
                     break
+                lane.left -= 1
         finally:
             self.posted_run = False
             if ready:
                 self.post_run()
+                lane.left = whole_turn()  # the loop gets one now
 
     def post_run(self) -> None:
         self.posted_run = True

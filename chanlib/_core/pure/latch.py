@@ -33,10 +33,18 @@ class Latch(Source):
         if self._set:
             return False
         self._set = True
+        self._serve()
+        return True
+
+    def _serve(self) -> None:
+        """It is set: everybody who waits goes on. Can be repeated."""
         queue = self._queue
         while queue and (waiter := queue.claim(self._after)) is not None:
             waiter.state = SERVED
-        return True
+
+    def _mend(self) -> None:
+        if self._set:
+            self._serve()
 
     def _shut(self) -> None:
         """Under the lock: later waiters wait again."""
@@ -79,7 +87,7 @@ class Passed(Leaf[T_co]):
     def _forget(self, latch: Latch, arm: Any) -> None:
         queue = latch._queue
         if queue is not None and len(queue) > FEW:
-            latch._locked(arm, self._withdraw, latch, arm)
+            latch._locked(self._withdraw, latch, arm)
 
     def _received(self, latch: Latch, value: Any) -> Any:
         return latch._outcome()

@@ -319,8 +319,11 @@ class Op(Coroutine[Any, Any, T_co]):
             steps.close()
 
     def __del__(self) -> None:
-        if self._src is not None:
-            _never(self)
+        try:
+            if self._src is not None:
+                _never(self)
+        except AttributeError:
+            pass  # an interrupt came while it was being made
 
 
 def twice(op: Op[Any]) -> RuntimeError:
@@ -361,17 +364,17 @@ class Leaf(Op[T_co]):
 
     def _forget(self, src: Any, arm: Any) -> None:
         """An arm that lost its select: leave the queue, now or when it matters."""
-        src._locked(arm, self._withdraw, src, arm)
+        src._locked(self._withdraw, src, arm)
 
     # ------------------------------------------------------------- how one leaf is performed
     def _now(self, src: Source) -> Any:
         if not self._hint(src):
             return PENDING
-        return src._locked(self, self._attempt, src)
+        return src._locked(self._attempt, src)
 
     def _enroll(self, src: Source, waiter: Waiter) -> Any:
         waiter.src = src
-        return src._locked(self, self._attempt_or_enqueue, src, waiter)
+        return src._locked(self._attempt_or_enqueue, src, waiter)
 
     def _attempt_or_enqueue(self, src: Source, waiter: Waiter) -> Any:
         got = self._attempt(src)
@@ -383,7 +386,9 @@ class Leaf(Op[T_co]):
         state = waiter.state
         if state == SERVED or state == ENDED:  # final; written before the wake
             return False
-        if not waiter.src._locked(waiter, self._retract_locked, waiter):
+        if waiter.src is None:  # never left anywhere
+            return True
+        if not waiter.src._locked(self._retract_locked, waiter):
             return False
         waiter.whole = None
         return True
@@ -398,7 +403,7 @@ class Leaf(Op[T_co]):
         return waiter.state == WITHDRAWN
 
     def _take_back(self, waiter: Waiter) -> bool:
-        return waiter.src._locked(waiter, self._take_back_locked, waiter)  # type: ignore[no-any-return]
+        return waiter.src._locked(self._take_back_locked, waiter)  # type: ignore[no-any-return]
 
     def _take_back_locked(self, waiter: Any) -> bool:
         if waiter.state == SERVED:

@@ -26,7 +26,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
-from ..lane import gate, lanes, modules, turn
+from ..lane import Lane, gate, lanes, modules, turn
 from ..parking import waiter_here
 from .ops import DONE, PENDING, Leaf, twice
 from .source import Source
@@ -166,19 +166,30 @@ class Ring(Source, Generic[T]):
         if self._end >= end:
             return False
         self._end = end
+        self._conclude()
+        return True
+
+    def _conclude(self) -> None:
+        """It has ended: everybody who waits is told, and what was cancelled is discarded. Can be repeated."""
         for queue in (self._receivers, self._senders):
             while queue and (waiter := queue.claim(self._after)) is not None:
                 waiter.state = ENDED
-        if end == CANCELLED:
+        if self._end == CANCELLED:
             rest = [value for _, value in self._returned]
             rest += self._buffer
-            self._returned = []
-            self._buffer = deque()
+            self._returned, self._buffer = [], deque()
             self._dropped += len(rest)
             if rest:
                 self._discard(rest)
         self._refresh()
-        return True
+
+    def _mend(self) -> None:
+        if self._end:
+            self._conclude()
+        else:
+            if self._senders:
+                self._refill()
+            self._refresh()
 
     def _wait_to_send(self, waiter: Any, value: Any) -> None:
         waiter.value = value
@@ -222,7 +233,7 @@ class _RingLeaf(Leaf[T]):
 
     def _forget(self, ring: Ring[Any], arm: Any) -> None:
         if len(self._queue(ring)) > FEW:
-            ring._locked(arm, self._withdraw, ring, arm)
+            ring._locked(self._withdraw, ring, arm)
 
     def _ended(self, ring: Ring[Any], waiter: Any) -> BaseException:
         return ring._over(self._sends)
@@ -266,34 +277,40 @@ class Send(_Sending[None]):
         if left and "trio" not in modules:
             lane.left = left - 1
         elif gate(lane):
-            return super().__await__()
+            self._src = None
+            return self._after_turn(ring, lane)
         self._src = None
         if len(ring._buffer) < ring._room:
             entered = put = released = False
             try:
                 ring._lock.acquire()
-                if ring._busy is None:
+                if not ring._busy:
                     entered = True
-                    ring._busy = self
+                    ring._busy = True
                     used = len(ring._buffer)
                     if used < ring._room:
                         if used >= ring._peak:
                             ring._peak = used + 1
                         put = True
                         ring._buffer.append(self._value)
-                    ring._busy = None
+                    ring._busy = False
                 released = True
                 ring._lock.release()
+                if ring._after:
+                    ring._settle()
             except BaseException:
                 ring._recover(entered, released)
                 raise
-            if ring._after:
-                ring._settle()
             if put:
                 return DONE  # type: ignore[return-value]
         elif ring._receivers and self._now(ring) is not PENDING:
             return DONE  # type: ignore[return-value]
         return self._wait(ring, waiter_here)
+
+    def _after_turn(self, ring: Ring[Any], lane: Lane) -> Generator[Any, Any, None]:
+        yield from turn(lane)
+        if self._now(ring) is PENDING:
+            yield from self._wait(ring, waiter_here)
 
     def _attempt(self, ring: Ring[Any]) -> Any:
         if ring._end:
@@ -378,20 +395,20 @@ class Receive(_Receiving[T]):
                 entered = released = False
                 try:
                     ring._lock.acquire()
-                    if ring._busy is None:
+                    if not ring._busy:
                         entered = True
-                        ring._busy = self
+                        ring._busy = True
                         if ring._plain and ring._buffer:
                             ring._received += 1
                             value = ring._buffer.popleft()
-                        ring._busy = None
+                        ring._busy = False
                     released = True
                     ring._lock.release()
+                    if ring._after:
+                        ring._settle()
                 except BaseException:
                     ring._recover(entered, released)
                     raise
-                if ring._after:
-                    ring._settle()
                 if value is not PENDING:
                     return value  # type: ignore[no-any-return]
         else:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...errors import ChannelError
 from .ops import PENDING, Op, twice
 from .source import Reentered, Source, transact
-from .waiters import Arm
+from .waiters import TAKEN, Arm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +134,7 @@ class Choice(Op[T_co]):
                 if source._lock is None:
                     got = leaf._attempt(source)
                 else:
-                    got = source._locked(self, leaf._attempt, source)
+                    got = source._locked(leaf._attempt, source)
             except Exception as error:
                 self._failed(branch, error)
                 raise
@@ -143,12 +143,12 @@ class Choice(Op[T_co]):
         return PENDING
 
     def _snapshot(self, src: Any) -> Any:
-        hit = transact(self._sources, self, self._look)
+        hit = transact(self._sources, self._look)
         return PENDING if hit is PENDING else self._result(*hit)
 
     def _enroll(self, src: Any, waiter: Waiter) -> Any:
         waiter.cell = []
-        hit = transact(self._sources, self, lambda: self._look_or_leave(waiter))
+        hit = transact(self._sources, lambda: self._look_or_leave(waiter))
         return PENDING if hit is PENDING else self._result(*hit)
 
     def _look(self) -> Any:
@@ -180,7 +180,8 @@ class Choice(Op[T_co]):
 
     def _retract(self, waiter: Waiter) -> bool:
         cell = waiter.cell
-        assert cell is not None
+        if cell is None:  # never left anywhere
+            return True
         cell.append(waiter)
         winner = cell[0]
         if winner is not waiter and (winner.op is None or winner.op._retract(winner)):
@@ -191,7 +192,8 @@ class Choice(Op[T_co]):
             for arm in arms:
                 if arm is not winner:
                     leaf, source = arm.op, arm.src
-                    arm.value = arm.op = arm.branch = arm.ticket = None
+                    arm.cell = TAKEN  # the real one leads to the winner and its task
+                    arm.value = arm.op = arm.whole = arm.branch = arm.ticket = None
                     if source._lock is not None:
                         _leave(leaf, source, arm)
         if winner is not waiter:
@@ -206,8 +208,6 @@ class Choice(Op[T_co]):
     def _collect(self, waiter: Waiter) -> Any:
         winner = waiter.cell[0]  # type: ignore[index]
         branch, leaf = winner.branch, winner.op
-        winner.branch = winner.ticket = None  # tombstones elsewhere still share the cell
-        waiter.op = waiter.whole = None
         try:
             value = leaf._collect(winner)
         except Exception as error:

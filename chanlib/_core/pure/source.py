@@ -3,7 +3,7 @@
 Who may do what, and when:
 
 1.  The state of a source, of its queues and of every waiter standing in them changes only under `_lock`, by
-    the thread that has put itself down as `_busy`. The section is a few bytecodes: it neither parks, nor
+    the thread that has set `_busy`. The section is a few bytecodes: it neither parks, nor
     wakes, nor calls back, nor drops a user's object if that can be helped.
 2.  The lock is re-entrant, because a finalizer run by the garbage collector, a weakref callback or a signal
     handler may use the source while this very thread is inside. `_busy` tells: whoever finds it set has
@@ -17,7 +17,8 @@ Who may do what, and when:
     it is put into `_after` before it is claimed, and a commit is a single store, so that a woken waiter that
     finds itself claimed but not served knows that nothing happened and starts again. CPython raises
     interrupts only at calls and backward jumps; a commit therefore makes its stores first and its one call
-    last.
+    last. What else a cut step may leave half done, `_mend` completes before the lock is released. (A second
+    interrupt that strikes while the first is being handled is beyond this.)
 5.  Several sources are locked in creation order only (`transact`).
 6.  After a fork the child has one thread. Every source gets a fresh lock and forgets its waiters, which live
     in the parent.
@@ -62,54 +63,79 @@ class Source:
 
     def __init__(self) -> None:
         self._lock: Any = threading.RLock()
-        self._busy: object = None
+        self._busy = False
         self._after: list[Wakeable] = []
         self._number = next(_numbers)
         _sources.add(self)
 
-    def _locked(self, owner: object, step: Callable[..., Any], *args: Any) -> Any:
-        """`step(*args)` under the lock, then the wakes that it collected."""
+    def _locked(self, step: Callable[..., Any], *args: Any) -> Any:
+        """`step(*args)` under the lock, then the wakes that it collected.
+
+        An error of `step` leaves by the normal way. Only interrupts take the `except` clause, and they may come
+        right behind `acquire`, so that is inside the `try` too.
+        """
         entered = released = False
-        todo = None
+        todo: list[Wakeable] | None = None
+        failure: Exception | None = None
+        result = None
         try:
-            self._lock.acquire()  # inside the `try`: an interrupt may come right behind it
-            if self._busy is not None:
-                raise Reentered(self)
-            entered = True
-            self._busy = owner
-            result = step(*args)
-            self._busy = None
-            if self._after:
-                todo, self._after = self._after, []
+            self._lock.acquire()
+            if not self._busy:
+                entered = True
+                self._busy = True
+                try:
+                    result = step(*args)
+                except Exception as error:
+                    failure = error
+                self._busy = False
+                if self._after:
+                    todo, self._after = self._after, []
             released = True
             self._lock.release()
+            if todo is not None:
+                for item in todo:
+                    item.wake()
         except BaseException:
-            self._recover(entered, released, todo)
+            self._recover(entered, released)
+            if todo is not None:
+                issue(todo)
             raise
-        if todo is not None:
-            issue(todo)
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure  # it holds this frame
+        if not entered:
+            raise Reentered(self)
         return result
 
-    def _recover(self, entered: bool, released: bool, todo: list[Wakeable] | None = None) -> None:
-        """An exception cut a locked section: leave it as its normal end would have.
+    def _recover(self, entered: bool, released: bool) -> None:
+        """An interrupt has cut a locked section: leave it in order."""
+        issue(self._leave_cut(entered, released))
+        if released and self._after:
+            self._settle()
 
-        Owning the lock without having released it means that `acquire` had returned, also when this is a
-        nested section: an owner never fails to acquire again.
+    def _leave_cut(self, entered: bool, released: bool) -> list[Wakeable]:
+        """Mend and unlock; the wakes that are to be issued then.
+
+        Owning the lock without having released it means that `acquire` had returned, also if this section is
+        nested in another: an owner never fails to acquire again.
         """
-        rest: list[Wakeable] = []
+        todo: list[Wakeable] = []
         if not released and self._lock._is_owned():
             if entered:
-                self._busy = None
-                rest, self._after = self._after, []
+                self._mend()
+                self._busy = False
+                todo, self._after = self._after, []
             self._lock.release()
-        if todo:
-            issue(todo)
-        if rest:
-            issue(rest)
+        return todo
+
+    def _mend(self) -> None:
+        """Under the lock: an interrupt has cut a step. Complete what must not stay half done."""
 
     def _settle(self) -> None:
-        """Issue what a section that takes the fast way out has found in `_after`."""
-        self._locked(self, _nothing)
+        """Issue what a section that takes the short way out has found in `_after`."""
+        self._locked(_nothing)
 
     def _defer(self, call: Callable[[], object]) -> None:
         """This thread is inside: `call` is made as soon as it has left."""
@@ -160,47 +186,59 @@ def issue(todo: list[Wakeable]) -> None:
         raise
 
 
-def transact(sources: Sequence[Source], owner: object, step: Callable[[], Any]) -> Any:
+def transact(sources: Sequence[Source], step: Callable[[], Any]) -> Any:
     """`step()` under the locks of all `sources`, which are in creation order and without repetition."""
-    held = 0
-    acquiring = True
+    tried = held = 0
     entered = False
+    reentered: Source | None = None
     todo: list[Wakeable] = []
+    failure: Exception | None = None
+    result = None
     try:
         for source in sources:
+            tried += 1
             source._lock.acquire()
             held += 1
-        acquiring = False
-        for source in sources:
-            if source._busy is not None:
-                raise Reentered(source)
-        entered = True
-        for source in sources:
-            source._busy = owner
-        result = step()
+            if source._busy:
+                reentered = source
+        if reentered is None:
+            entered = True
+            for source in sources:
+                source._busy = True
+            try:
+                result = step()
+            except Exception as error:
+                failure = error
         while held:
             source = sources[held - 1]
-            source._busy = None
-            if source._after:
-                todo += source._after
-                source._after = []
-            held -= 1
+            if entered:
+                source._busy = False
+                if source._after:
+                    todo += source._after
+                    source._after = []
+            tried = held = held - 1
             source._lock.release()
+        for item in todo:
+            item.wake()
     except BaseException:
-        if acquiring and held < len(sources):
-            held += 1  # perhaps: `_recover` finds out
-        for source in sources[:held]:
-            source._recover(entered, False)
+        for source in sources[: max(tried, held)]:
+            todo += source._leave_cut(entered, False)
         issue(todo)
         raise
-    issue(todo)
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure
+    if reentered is not None:
+        raise Reentered(reentered)
     return result
 
 
 def _after_fork_in_child() -> None:
     for source in list(_sources):
         source._lock = threading.RLock()
-        source._busy = None
+        source._busy = False
         source._after = []
         source._forget_waiters()
 

@@ -29,11 +29,29 @@ if TYPE_CHECKING:
     from .select import Branch
     from .source import Wakeable
 
-__all__ = ["CLAIMED", "ENDED", "FEW", "SERVED", "WAITING", "WITHDRAWN", "Arm", "WaitQueue", "Waiter"]
+__all__ = ["CLAIMED", "ENDED", "FEW", "SERVED", "TAKEN", "WAITING", "WITHDRAWN", "Arm", "WaitQueue", "Waiter"]
 
 WAITING, CLAIMED, SERVED, ENDED, WITHDRAWN = range(5)
 
 FEW = 8  # tombstones that are not worth the lock
+
+
+class _Taken:
+    """The cell of an arm that has lost: taken, by nobody in particular."""
+
+    __slots__ = ()
+
+    def append(self, _: Any) -> None:
+        pass
+
+    def __getitem__(self, _: int) -> None:
+        return None
+
+    def __bool__(self) -> bool:
+        return True
+
+
+TAKEN: Any = _Taken()
 
 
 class Claimable:
