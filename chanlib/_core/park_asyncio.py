@@ -54,8 +54,7 @@ class LoopBox(Mailbox):
         ready = self.ready
         try:
             while ready:
-                waiter = ready.popleft()
-                waiter.context.run(waiter.callback, waiter)
+                ready.popleft().run()
                 if not lane.left:
                     break
                 lane.left -= 1
@@ -83,8 +82,8 @@ class AsyncioWaiter(Waiter):
         "woken",
     )
 
-    callback: Callable[[Any], object]
-    context: contextvars.Context
+    callback: Any  # what steps the task, once it waits, until it is stepped
+    context: Any  # its contextvars.Context
 
     def __init__(self, op: Op[Any]) -> None:
         Waiter.__init__(self, op)
@@ -97,7 +96,7 @@ class AsyncioWaiter(Waiter):
             box = lane.loop_box = LoopBox(loop)
         self.box: LoopBox = box  # type: ignore[assignment]
         self._asyncio_future_blocking = True
-        self.callback = None  # type: ignore[assignment]
+        self.callback = self.context = None
         self.error: BaseException | None = None
         self.woken = False
 
@@ -132,10 +131,16 @@ class AsyncioWaiter(Waiter):
             if self.callback is not None:
                 self._make_ready()
 
+    def run(self) -> None:
+        """Step the task."""
+        callback, self.callback = self.callback, None  # a tombstone must not keep the task alive
+        context, self.context = self.context, None
+        context.run(callback, self)
+
     def _make_ready(self) -> None:
         box = self.box
         if not _trampoline:
-            self.loop.call_soon(self.callback, self, context=self.context)
+            self.loop.call_soon(self.run)
             return
         box.ready.append(self)
         if not box.posted_run:
@@ -154,8 +159,9 @@ class AsyncioWaiter(Waiter):
             self._make_ready()
 
     def result(self) -> None:
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None  # its traceback leads to the frames of the task
+        if error is not None:
+            raise error
 
     def done(self) -> bool:
         return self.woken

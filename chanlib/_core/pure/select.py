@@ -180,7 +180,7 @@ class Choice(Op[T_co]):
 
     def _retract(self, waiter: Waiter) -> bool:
         cell = waiter.cell
-        if cell is None:  # never left anywhere
+        if cell is None or cell is TAKEN:  # never left anywhere; withdrawn already
             return True
         cell.append(waiter)
         winner = cell[0]
@@ -199,15 +199,22 @@ class Choice(Op[T_co]):
         if winner is not waiter:
             return False
         waiter.op = waiter.whole = None
+        waiter.cell = TAKEN  # the real one is a cycle
         return True
 
     def _take_back(self, waiter: Waiter) -> bool:
         winner = waiter.cell[0]  # type: ignore[index]
-        return winner.op._take_back(winner)  # type: ignore[no-any-return]
+        if not winner.op._take_back(winner):
+            return False
+        winner.branch = winner.ticket = waiter.op = waiter.whole = None
+        waiter.cell = TAKEN
+        return True
 
     def _collect(self, waiter: Waiter) -> Any:
         winner = waiter.cell[0]  # type: ignore[index]
         branch, leaf = winner.branch, winner.op
+        winner.branch = winner.ticket = waiter.op = waiter.whole = None
+        waiter.cell = TAKEN  # the real one is a cycle
         try:
             value = leaf._collect(winner)
         except Exception as error:

@@ -1,0 +1,14 @@
+"""The demo: one network of channels, its stages in asyncio, trio and plain threads.
+
+                 folders                                      skipped
+        walk  ------------->  list          walk, hash  ------------------+
+      asyncio <-------------  thread                                      v
+          |      listings             paths            hashed          collect    lines
+          +-------------------------------->  hash  ------------------> trio  ----------> write
+                                             threads                                      thread
+
+Every channel is bounded, so a slow stage holds back those before it and memory stays flat; only
+`write` keeps all lines, since it has to sort them, and `walk` the folders yet to be read. A stage
+ends when what it receives from ends, and then closes what it sends to; an error or an interrupt
+travels the same way, as the cause of a close.
+"""
