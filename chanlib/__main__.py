@@ -1,7 +1,7 @@
 """`python -m chanlib`: what this is, and the demo.
 
-What takes time to import is imported where it is used: a Ctrl-C before the last line of this file is
-reached ends in a traceback.
+What takes time to import is imported where it is used: a Ctrl-C that comes before the last lines of
+this file are reached ends in a traceback.
 """
 
 from __future__ import annotations

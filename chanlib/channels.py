@@ -31,7 +31,7 @@ from ._core.running import run_here
 from .errors import BrokenChannel, ChannelClosed, EndOfChannel, HandleClosed
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Channel", "ChannelStatistics", "ReceiveView", "SendAll", "SendView"]
 
@@ -92,7 +92,7 @@ class Channel(Ring[T]):
             raise TypeError(f"on_undelivered must be a function of one value, not {on_undelivered!r}")
         self._name = name
         self._cause: BaseException | None = None
-        self._closing: Latch | None = None
+        self._closing: _Closing | None = None
         self._undelivered = on_undelivered
         self._unwanted: list[T] = []
 
@@ -180,7 +180,7 @@ class Channel(Ring[T]):
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
         return self.receive().poll()
 
-    def receive_some(self, max: float = math.inf, /) -> Op[list[T]]:  # noqa: A002
+    def receive_some(self, max: float = math.inf, /) -> Op[list[T]]:
         """Take what is there, at least one value and at most `max`, in one atomic step; waits for the first.
 
         `receive_some(0)` is `[]` at once. Raises as `receive`.
@@ -505,7 +505,7 @@ class ReceiveView(Generic[T_co]):
         """As `Channel.receive_nowait`."""
         return self._channel.receive_nowait()
 
-    def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:  # noqa: A002
+    def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:
         """As `Channel.receive_some`."""
         return self._channel.receive_some(max)
 

@@ -53,9 +53,7 @@ class ChannelClosed(ChannelError):
     channel: Any = None
     arm: int | None = None
 
-    def __init__(
-        self, message: str = "", *, channel: Any = None, cause: BaseException | None = None
-    ) -> None:
+    def __init__(self, message: str = "", *, channel: Any = None, cause: BaseException | None = None) -> None:
         super().__init__(message)
         self.channel = channel
         if cause is not None:
@@ -99,9 +97,7 @@ class Lagged(ChannelError):
         self.missed = missed
 
 
-class InvalidStateError(
-    ChannelError, asyncio.InvalidStateError, concurrent.futures.InvalidStateError
-):
+class InvalidStateError(ChannelError, asyncio.InvalidStateError, concurrent.futures.InvalidStateError):
     """A future was set although it is already done."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import sys
 import types
 from collections.abc import Callable, Generator
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ._core.engine import Latch, Op, Passed, Reentered
+from ._core.unraisable import report
 from .errors import BrokenFuture, InvalidStateError
 
 __all__ = ["Future", "FutureCancelled", "FutureStatistics", "Promise", "open_future"]
@@ -102,18 +102,7 @@ class Future(Latch, Generic[T]):
             try:
                 callback(self)
             except Exception as error:
-                sys.unraisablehook(
-                    cast(
-                        Any,
-                        types.SimpleNamespace(
-                            exc_type=type(error),
-                            exc_value=error,
-                            exc_traceback=error.__traceback__,
-                            err_msg=f"Error in a callback of {self!r}",
-                            object=callback,
-                        ),
-                    )
-                )
+                report(error, f"Error in a callback of {self!r}", callback)
 
     # ------------------------------------------------------------- waiting and asking
     def wait(self) -> Op[T]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeVar, cast, overload, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, overload, runtime_checkable
 
 from ._core.engine import Op, Select
 
@@ -51,9 +51,7 @@ def select(
     /,
     *,
     biased: bool = ...,
-) -> Op[
-    tuple[Literal[0], A] | tuple[Literal[1], B] | tuple[Literal[2], C] | tuple[Literal[3], D]
-]: ...
+) -> Op[tuple[Literal[0], A] | tuple[Literal[1], B] | tuple[Literal[2], C] | tuple[Literal[3], D]]: ...
 @overload
 def select(
     a: Selectable[A] | None,
@@ -65,11 +63,7 @@ def select(
     *,
     biased: bool = ...,
 ) -> Op[
-    tuple[Literal[0], A]
-    | tuple[Literal[1], B]
-    | tuple[Literal[2], C]
-    | tuple[Literal[3], D]
-    | tuple[Literal[4], E]
+    tuple[Literal[0], A] | tuple[Literal[1], B] | tuple[Literal[2], C] | tuple[Literal[3], D] | tuple[Literal[4], E]
 ]: ...
 @overload
 def select(
@@ -161,11 +155,11 @@ def select(*arms: Selectable[Any] | None, biased: bool = False) -> Op[Any]:
     """
     ops: list[Op[Any] | None] = []
     for position, arm in enumerate(arms):
-        if arm is None or isinstance(arm, Op):
-            ops.append(cast("Op[Any] | None", arm))
+        if arm is None:
+            ops.append(None)
             continue
         make = getattr(type(arm), "__op__", None)
-        op = make(arm) if make is not None else None
+        op: Any = make(arm) if make is not None else None
         if not isinstance(op, Op):
             for earlier in arms:
                 if isinstance(earlier, Op):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ._core.engine import Op
@@ -32,7 +32,7 @@ class ReceiveSide(Protocol[T_co]):
 
     def receive(self) -> Op[T_co]: ...
     def receive_nowait(self) -> T_co: ...
-    def receive_some(self, max: float = ..., /) -> Op[list[T_co]]: ...  # noqa: A002
+    def receive_some(self, max: float = ..., /) -> Op[Sequence[T_co]]: ...
     @property
     def is_closed(self) -> bool: ...
     def statistics(self) -> Any: ...

@@ -28,7 +28,7 @@ from ._core.lane import lanes, refuse_loop
 from .errors import ChannelEmpty, EndOfChannel, WouldBlock
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = ["Ticker", "Timer", "after", "every", "never", "sleep"]
 

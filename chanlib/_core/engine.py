@@ -22,7 +22,7 @@ from .pure.ring import Drain, Receive, ReceiveSome, Ring, Send, SendSome
 from .pure.select import Choice, Mapped, Never, Select, Within
 from .pure.source import Reentered, Source, transact
 from .pure.timer import Instant, Sleep, clock_here
-from .pure.waiters import ENDED, SERVED, WaitQueue, Waiter
+from .pure.waiters import ENDED, SERVED, Waiter, WaitQueue
 
 __all__ = [
     "ENDED",

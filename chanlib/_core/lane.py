@@ -22,15 +22,21 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import importlib
 import sys
 import threading
+import weakref
 from asyncio import _get_running_loop as running_loop
 from collections.abc import Generator
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .mailbox import Mailbox
+    from collections import deque
+
+    from .mailbox import Letter, Mailbox
+    from .park_asyncio import LoopBox
 
 __all__ = [
     "BUDGET",
@@ -54,9 +60,7 @@ modules = sys.modules
 if sys.version_info >= (3, 12):
     from asyncio import current_task
 else:  # written in Python up to 3.11: five times the price of the dictionary behind it
-    _tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
-
-    current_task = _tasks.get
+    current_task: Callable[[Any], asyncio.Task[Any] | None] = vars(asyncio.tasks)["_current_tasks"].get
 
 
 class World(enum.Enum):
@@ -74,15 +78,17 @@ class World(enum.Enum):
 class Lane:
     """One thread, as this library sees it."""
 
-    __slots__ = ("bound", "driving", "left", "loop_box", "run_box", "trio")
+    __slots__ = ("bound", "dead", "driving", "left", "loop_box", "run_box", "trio")
 
     def __init__(self) -> None:
         self.left = BUDGET
         self.trio: dict[str, Any] = {}
         self.bound = False  # is `trio` trio's own dictionary?
         self.driving = False  # does this thread drive a coroutine, or wait in `sync()`?
-        self.loop_box: Mailbox | None = None
-        self.run_box: Mailbox | None = None
+        # held weakly: the last box of a thread must not keep its loop alive; whoever is parked holds it
+        self.loop_box: weakref.ref[LoopBox] | None = None
+        self.run_box: weakref.ref[Mailbox] | None = None
+        self.dead: deque[Letter] | None = None  # letters being buried by this thread
 
 
 class _Lanes(threading.local):
@@ -104,10 +110,9 @@ def trio_module() -> ModuleType | None:
         if trio is None or not hasattr(trio, "lowlevel"):  # absent, or half imported
             return None
         try:
-            from trio._core._run import GLOBAL_RUN_CONTEXT as context
-        except ImportError:
-            context = None  # the public functions serve as well, more slowly
-        _context = context
+            _context = importlib.import_module("trio._core._run").GLOBAL_RUN_CONTEXT
+        except (ImportError, AttributeError):
+            _context = None  # the public functions serve as well, more slowly
         _trio = trio
     return _trio
 
@@ -125,6 +130,15 @@ class _PublicContext(dict[str, Any]):
         if key == "runner" and _trio.lowlevel.in_trio_run():
             return _trio.lowlevel.current_trio_token()
         return default
+
+
+def _trio_cancelled(task: Any) -> bool:
+    """Is this trio task, which is executing, in a cancelled scope?"""
+    try:
+        return bool(task._cancel_status.effectively_cancelled)
+    except AttributeError:  # trio's own; the public way walks all scopes
+        assert _trio is not None
+        return bool(_trio.current_effective_deadline() == -float("inf"))
 
 
 def _bind(lane: Lane) -> None:
@@ -189,10 +203,9 @@ def gate(lane: Lane) -> bool:
     elif lane.left and not lane.trio:  # trio is loaded, but not at work on this thread
         lane.left -= 1
         return False
-    here = world(lane)
-    if here is World.TRIO:
-        assert _trio is not None
-        if _trio.current_effective_deadline() == -float("inf"):
+    task = lane.trio.get("task")
+    if (task is not None and running_loop() is None) or (here := world(lane)) is World.TRIO:
+        if _trio_cancelled(task):
             return True
     elif here is not World.ASYNCIO:
         lane.left = BUDGET  # the operating system preempts threads; a callback cannot wait at all

@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from .lane import lanes
+
 __all__ = ["Letter", "Mailbox", "Watch"]
 
 
@@ -29,7 +31,7 @@ class Letter(Protocol):
 class Mailbox:
     """The way into one loop from other threads. `post(callback)` raises RuntimeError once the loop is over."""
 
-    __slots__ = ("home", "letters", "post", "posted", "watches")
+    __slots__ = ("__weakref__", "home", "letters", "post", "posted", "watches")
 
     def __init__(self, home: Any, post: Callable[[Callable[[], object]], object]) -> None:
         self.home = home
@@ -50,7 +52,7 @@ class Mailbox:
             self.posted = True
             delivery = _Delivery(self, last)
             self.post(delivery)
-        except RuntimeError:  # asyncio: "Event loop is closed"; trio: RunFinishedError
+        except (RuntimeError, OSError):  # "Event loop is closed"; RunFinishedError; a crashed run's socket
             if delivery is not None:
                 delivery.mailbox = None
             self.bury()
@@ -72,14 +74,28 @@ class Mailbox:
             raise
 
     def bury(self) -> None:
-        """The loop is over. Whoever waited there is dead."""
+        """The loop is over. Whoever waited there is dead.
+
+        Undoing the commit of one may wake the next, of the same or another dead loop: those are queued, not nested.
+        """
         self.posted = False
+        lane = lanes.lane
+        dead = lane.dead
+        outermost = dead is None
+        if dead is None:
+            dead = lane.dead = deque()
         while True:
             try:
-                letter = self.letters.popleft()
+                dead.append(self.letters.popleft())
             except IndexError:
-                return
-            letter.lost()
+                break
+        if outermost:
+            try:
+                while dead:
+                    dead[0].lost()
+                    dead.popleft()
+            finally:
+                lane.dead = None
 
 
 class Watch:
@@ -143,7 +159,7 @@ class _Delivery:
         mailbox = self.mailbox
         if mailbox is not None:
             mailbox.deliver()
-            self.mailbox = None
+            self.mailbox = None  # only now: an interrupt before this posts it again
 
     def __del__(self) -> None:
         mailbox = self.mailbox

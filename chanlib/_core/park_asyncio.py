@@ -17,8 +17,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .engine import Op, Waiter
@@ -66,7 +67,38 @@ class LoopBox(Mailbox):
 
     def post_run(self) -> None:
         self.posted_run = True
-        self.home.call_soon(self.step)
+        self.home.call_soon(_Steps(self))
+
+    def never_stepped(self) -> None:
+        """The loop has dropped the callback: those who were ready go through the mailbox, which a closed loop refuses."""
+        self.posted_run = False
+        while self.ready:
+            waiter = self.ready.popleft()
+            waiter.woken = False
+            self.letters.append(waiter)
+        if self.letters:
+            self.send(last=True)
+
+
+class _Steps:
+    """The callback by which the loop steps the tasks that are ready; it notices when it is dropped instead."""
+
+    __slots__ = ("box",)
+
+    def __init__(self, box: LoopBox) -> None:
+        self.box: LoopBox | None = box
+
+    def __call__(self) -> None:
+        box = self.box
+        if box is not None:
+            try:
+                box.step()
+            finally:
+                self.box = None
+
+    def __del__(self) -> None:
+        if self.box is not None:
+            self.box.never_stepped()
 
 
 class AsyncioWaiter(Waiter):
@@ -76,9 +108,8 @@ class AsyncioWaiter(Waiter):
         "callback",
         "context",
         "error",
-        "handle",
         "loop",
-        "watches",
+        "native",
         "woken",
     )
 
@@ -91,19 +122,21 @@ class AsyncioWaiter(Waiter):
         assert loop is not None
         self.loop = loop
         lane = lanes.lane
-        box = lane.loop_box
+        box = None if lane.loop_box is None else lane.loop_box()
         if box is None or box.home is not loop:
-            box = lane.loop_box = LoopBox(loop)
-        self.box: LoopBox = box  # type: ignore[assignment]
+            box = LoopBox(loop)
+            lane.loop_box = weakref.ref(box)
+        self.box = box
         self._asyncio_future_blocking = True
         self.callback = self.context = None
         self.error: BaseException | None = None
         self.woken = False
+        self.native = False  # has anybody but a scope of anyio cancelled the task?
 
     # ------------------------------------------------------------- waking
-    def park(self) -> Iterator[Any]:
+    def park(self) -> Iterable[Any]:
         if self.until is None and self.fds is None:
-            return iter((self,))
+            return (self,)
         return self._park_watching()
 
     def _park_watching(self) -> Iterator[Any]:
@@ -167,6 +200,8 @@ class AsyncioWaiter(Waiter):
         return self.woken
 
     def cancel(self, msg: Any = None) -> bool:
+        if not _of_scope(msg):
+            self.native = True
         if self.woken:
             return False
         self.error = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
@@ -188,22 +223,20 @@ class AsyncioWaiter(Waiter):
                     task.uncancel()
                     task.cancel(*error.args)
                     return True
-            elif task.cancelling() <= 1 and _of_scope(error):
+            elif not self.native and _in_cancelled_scope():
                 return True
         return super().keep(error)
 
 
-def _of_scope(error: BaseException) -> bool:
-    """Is this the cancellation of a scope of anyio that is cancelled still, and so comes again?"""
-    if "anyio._backends._asyncio" not in sys.modules:
-        return False  # then no scope can exist
+def _of_scope(message: Any) -> bool:
+    """Is this the message with which a scope of anyio cancels? It tells its own cancellations by it."""
+    return isinstance(message, str) and message.startswith(("Cancelled via cancel scope", "Cancelled by cancel scope"))
+
+
+def _in_cancelled_scope() -> bool:
     import anyio
 
-    message = str(error.args[0]) if error.args else ""
-    return (
-        message.startswith("Cancelled via cancel scope")  # anyio's own way to tell
-        and anyio.current_effective_deadline() == -float("inf")
-    )
+    return anyio.current_effective_deadline() == -float("inf")
 
 
 class LoopWatch(Watch):

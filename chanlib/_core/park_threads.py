@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 from _thread import TIMEOUT_MAX, allocate_lock
-from collections.abc import Generator
+from collections.abc import Iterable
 from time import monotonic
 from typing import Any
 
@@ -27,10 +27,10 @@ class ThreadWaiter(Waiter):
         self.lock.acquire()
         self.alarm: _Alarm | None = None
 
-    def park(self) -> Generator[Any, Any, None]:
+    def park(self) -> Iterable[Any]:
         if self.fds:
             self._poll(self.fds)
-            return ()  # type: ignore[return-value]
+            return ()
         until = self.until
         if until is None:
             self.lock.acquire()
@@ -40,7 +40,7 @@ class ThreadWaiter(Waiter):
             end = monotonic() + until
             while not self.lock.acquire(True, TIMEOUT_MAX) and monotonic() < end:
                 pass
-        return ()  # type: ignore[return-value]
+        return ()
 
     def wake(self) -> None:
         try:

@@ -8,6 +8,7 @@ on trio's thread that is not inside a task step of another task, goes through th
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Generator
 from typing import Any
 
@@ -30,10 +31,10 @@ class TrioWaiter(Waiter):
         self.task = trio.lowlevel.current_task()
         self.parked = False
         runner = lane.trio.get("runner")
-        mailbox = lane.run_box
+        mailbox = None if lane.run_box is None else lane.run_box()
         if mailbox is None or mailbox.home is not runner:
-            token = trio.lowlevel.current_trio_token()
-            mailbox = lane.run_box = Mailbox(runner, token.run_sync_soon)
+            mailbox = Mailbox(runner, trio.lowlevel.current_trio_token().run_sync_soon)
+            lane.run_box = weakref.ref(mailbox)
         self.mailbox = mailbox
 
     def park(self) -> Generator[Any, Any, None]:
@@ -74,11 +75,7 @@ class TrioWaiter(Waiter):
     def wake(self) -> None:
         context = lanes.lane.trio
         task = context.get("task")
-        if (
-            task is not None
-            and task is not self.task
-            and context.get("runner") is self.mailbox.home
-        ):
+        if task is not None and task is not self.task and context.get("runner") is self.mailbox.home:
             self.resume()
         else:
             self.mailbox.put(self)

@@ -36,8 +36,7 @@ def run(path: bytes, file: bytes | None) -> int:
             if (error.name or "").partition(".")[0] != "trio":
                 raise
             raise BadUsage(
-                "one stage of the demo lives in trio, which is not installed: "
-                "pip install 'chanlib[demo]'"
+                "one stage of the demo lives in trio, which is not installed: pip install 'chanlib[demo]'"
             ) from error
         output = _open(path, file)
         interrupts.on_abandon(output.discard)
@@ -92,15 +91,11 @@ def _perform(network: Network, interrupts: Interrupts) -> Progress:
         # its main thread fell asleep: when that wakes next.
         ticker = every(progress.period)
         while running:
-            match select(
-                network.finished.receive(), None if told else interrupts.arrived, ticker
-            ).sync():
+            match select(network.finished.receive(), None if told else interrupts.arrived, ticker).sync():
                 case 0, stage:
                     stage.join()
                     running.discard(stage)
-                    if (
-                        stage is network.collect
-                    ):  # all is counted: now the lines may have the terminal
+                    if stage is network.collect:  # all is counted: now the lines may have the terminal
                         progress.end(network.snapshot())
                         network.may_write.set()
                 case 1, _:
@@ -117,9 +112,7 @@ def _perform(network: Network, interrupts: Interrupts) -> Progress:
     return progress
 
 
-def _conclude(
-    network: Network, output: Output, interrupts: Interrupts, progress: Progress, seconds: float
-) -> int:
+def _conclude(network: Network, output: Output, interrupts: Interrupts, progress: Progress, seconds: float) -> int:
     """Say how it ended. The error of any stage has travelled down to the last one."""
     from .progress import in_bytes, say
 

@@ -19,9 +19,7 @@ Identity = tuple[int, int]  # device and inode: the same whatever the path
 CHUNK = 1 << 18
 
 # Not to wait, nor to be given a terminal, if a FIFO or a device has taken a file's place meanwhile.
-_FLAGS = os.O_RDONLY | sum(
-    getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY")
-)
+_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY", "O_BINARY"))
 
 
 class Tally:

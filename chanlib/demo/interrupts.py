@@ -49,9 +49,7 @@ class Interrupts:
         # wants to go on.
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             signum = getattr(signal, name, None)
-            if signum is not None and (
-                name != "SIGHUP" or signal.getsignal(signum) != signal.SIG_IGN
-            ):
+            if signum is not None and (name != "SIGHUP" or signal.getsignal(signum) != signal.SIG_IGN):
                 self._before[signum] = signal.signal(signum, self._on_signal)
         if hasattr(signal, "setitimer"):
             self._alarm_before = signal.signal(signal.SIGALRM, self._abandon)

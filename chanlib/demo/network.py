@@ -45,9 +45,7 @@ class Network:
     The `write` stage waits for `may_write`: lines and live counts must not meet on one terminal.
     """
 
-    def __init__(
-        self, root: bytes, is_folder: bool, output: Output, check: Callable[[], None]
-    ) -> None:
+    def __init__(self, root: bytes, is_folder: bool, output: Output, check: Callable[[], None]) -> None:
         self.folders = folders = Channel[bytes](1, name="folders")
         self.listings = listings = Channel[Listing](8, name="listings")
         self.paths = paths = Channel[bytes](256, name="paths")
@@ -84,10 +82,7 @@ class Network:
         self.hash = Stage(
             "hash",
             f"{HASHERS} threads",
-            [
-                partial(hash_files, paths, hashed, skipped, output.identities, t)
-                for t in self._tallies
-            ],
+            [partial(hash_files, paths, hashed, skipped, output.identities, t) for t in self._tallies],
             takes=[paths],
             gives=[hashed, skipped],
             finished=finished,
@@ -161,7 +156,5 @@ class Network:
     def busiest(self) -> str:
         """The channel with the most sent; of several, the one that was fuller at its peak."""
         statistics = [(channel.name, channel.statistics()) for channel in self.channels]
-        name, most = max(
-            statistics, key=lambda item: (item[1].sent, item[1].peak / item[1].capacity)
-        )
+        name, most = max(statistics, key=lambda item: (item[1].sent, item[1].peak / item[1].capacity))
         return f"{name}: {most.sent:,} sent, peak {most.peak} of {most.capacity}"

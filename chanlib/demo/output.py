@@ -14,9 +14,7 @@ from .hashing import Identity
 __all__ = ["NotWritten", "Output", "Replacement", "Stream", "open_output"]
 
 CHUNK = 1 << 16
-PIPE_CHUNK = getattr(
-    select, "PIPE_BUF", 512
-)  # what a pipe that `poll` calls writable takes at once
+PIPE_CHUNK = getattr(select, "PIPE_BUF", 512)  # what a pipe that `poll` calls writable takes at once
 PATIENCE = 100  # milliseconds between two looks for an interrupt while a reader does not read
 
 
@@ -25,9 +23,7 @@ class NotWritten(Exception):
 
     def __init__(self, name: str, error: OSError) -> None:
         self.broken = isinstance(error, BrokenPipeError)
-        what = (
-            "was closed by its reader" if self.broken else f"could not be written: {error.strerror}"
-        )
+        what = "was closed by its reader" if self.broken else f"could not be written: {error.strerror}"
         super().__init__(f"{name} {what}")
 
     @property
@@ -82,11 +78,7 @@ class Stream:
             raise NotWritten(self.name, error) from error
 
     def kept(self) -> str:
-        return (
-            f"{self._written:,} bytes of lines were written"
-            if self._written
-            else "no lines were written"
-        )
+        return f"{self._written:,} bytes of lines were written" if self._written else "no lines were written"
 
     def discard(self) -> None:
         pass

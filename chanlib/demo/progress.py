@@ -48,9 +48,7 @@ class PlainLines:
     def show(self, snapshot: Snapshot) -> None:
         stages = ", ".join(f"{stage.name} {stage.done}" for stage in snapshot.stages)
         queues = ", ".join(
-            f"{name} {now.buffered}/{now.capacity}"
-            for stage in snapshot.stages
-            for name, now in stage.gives
+            f"{name} {now.buffered}/{now.capacity}" for stage in snapshot.stages for name, now in stage.gives
         )
         say(f"{stages} | queued: {queues}")
 

@@ -84,6 +84,4 @@ class Findings:
 def printable(path: bytes) -> str:
     """A path for people: what is not printable, terminal control codes above all, is escaped."""
     text = path.decode("utf-8", "backslashreplace")
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

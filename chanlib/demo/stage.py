@@ -33,9 +33,7 @@ class Stage:
     ) -> None:
         self.name = name
         self.world = world
-        self.error: BaseException | None = (
-            None  # what it ended with; to be read when it has finished
-        )
+        self.error: BaseException | None = None  # what it ended with; to be read when it has finished
         self._takes = takes
         self.gives = gives
         self._finished = finished

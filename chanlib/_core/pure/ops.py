@@ -39,9 +39,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ...errors import WouldBlock
 from ..lane import gate, lanes, modules, refuse_loop, turn
@@ -50,7 +50,6 @@ from .source import Reentered, Source
 from .waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN
 
 if TYPE_CHECKING:
-    from .select import Branch
     from .waiters import Waiter
 
 __all__ = ["DONE", "PENDING", "Leaf", "Op", "seconds", "twice"]
@@ -58,6 +57,20 @@ __all__ = ["DONE", "PENDING", "Leaf", "Op", "seconds", "twice"]
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
+
+if TYPE_CHECKING:
+
+    class _Performable(Coroutine[Any, Any, T_co]):
+        __slots__ = ()
+
+else:
+    # A coroutine by registration: a real subclass has a metaclass that makes `isinstance(x, Op)` slow.
+    class _Performable(Generic[T_co]):
+        __slots__ = ()
+
+
+Path = tuple[Callable[[Any], Any], ...]
+"""The functions that a result goes through, in order."""
 
 
 class _Pending:
@@ -70,7 +83,7 @@ class _Pending:
 PENDING: Any = _Pending()
 """What an attempt returns that would have to wait. Never a user's value."""
 
-DONE: Iterator[Any] = iter(())
+DONE: Any = iter(())
 """Awaiting it gives None at once."""
 next(DONE, None)
 
@@ -80,15 +93,13 @@ def seconds(value: float, argument: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"{argument} must be a number of seconds (math.inf is allowed), not {value!r}"
-        ) from None
+        raise TypeError(f"{argument} must be a number of seconds (math.inf is allowed), not {value!r}") from None
     if math.isnan(number):
         raise ValueError(f"{argument} must be a number of seconds (math.inf is allowed), not NaN")
     return max(number, 0.0)
 
 
-class Op(Coroutine[Any, Any, T_co]):
+class Op(_Performable[T_co]):
     """An operation that has not happened yet.
 
     Perform it exactly once: `await op` in a task, `op.sync()` in a plain thread, `op.poll()` anywhere. Compose
@@ -103,15 +114,15 @@ class Op(Coroutine[Any, Any, T_co]):
     _polled: bool  # somebody has been told that it did not happen: no warning when it is dropped
 
     # ------------------------------------------------------------- what a kind of operation defines
-    def _now(self, src: Any) -> Any:
+    def _now(self, src: Any, /) -> Any:
         """Do it if it can happen now: the result or PENDING."""
         raise NotImplementedError
 
-    def _snapshot(self, src: Any) -> Any:
+    def _snapshot(self, src: Any, /) -> Any:
         """As `_now`, decided on one atomic look at everything it is about."""
         return self._now(src)
 
-    def _enroll(self, src: Any, waiter: Waiter) -> Any:
+    def _enroll(self, src: Any, waiter: Waiter, /) -> Any:
         """Do it now, or leave `waiter` with everybody who could complete it, in one atomic step."""
         raise NotImplementedError
 
@@ -131,11 +142,11 @@ class Op(Coroutine[Any, Any, T_co]):
         """The leaves of which exactly one is to happen. The operation itself counts as performed then."""
         raise NotImplementedError
 
-    def _describe(self, src: Any) -> str:
+    def _describe(self, src: Any, /) -> str:
         """What it does, in words, also once it is performed."""
         raise NotImplementedError
 
-    def _would_block(self, src: Any) -> WouldBlock:
+    def _would_block(self, src: Any, /) -> WouldBlock:
         return WouldBlock(f"{self._describe(src)} cannot happen now")
 
     # ------------------------------------------------------------- performing
@@ -290,7 +301,7 @@ class Op(Coroutine[Any, Any, T_co]):
 
     # ------------------------------------------------------------- as a coroutine
     @property
-    def __name__(self) -> str:  # what a Task's repr shows
+    def __name__(self) -> str:  # what a Task's repr shows  # pyright: ignore[reportIncompatibleVariableOverride]
         return repr(self)
 
     def send(self, value: Any, /) -> Any:
@@ -302,15 +313,15 @@ class Op(Coroutine[Any, Any, T_co]):
             return next(steps)
         return steps.send(value)
 
-    def throw(self, *error: Any) -> Any:  # type: ignore[override]
+    def throw(self, *error: Any) -> Any:
         steps = getattr(self, "_steps", None)
         if steps is not None and hasattr(steps, "throw"):
             return steps.throw(*error)
         self._src = None
-        kind, value, traceback = (*error, None, None)[:3]
+        kind: Any = error[0]
         if isinstance(kind, BaseException):
             raise kind
-        raise (kind() if value is None else value).with_traceback(traceback)
+        raise error[1] if len(error) > 1 and error[1] is not None else kind()
 
     def close(self) -> None:
         self._src = None
@@ -326,6 +337,9 @@ class Op(Coroutine[Any, Any, T_co]):
             pass  # an interrupt came while it was being made
 
 
+cast(Any, Coroutine).register(Op)
+
+
 def twice(op: Op[Any]) -> RuntimeError:
     return RuntimeError(f"{op!r} has been performed already; make a new one for each time")
 
@@ -339,44 +353,64 @@ def _never(op: Op[Any]) -> None:
         )
 
 
+class Branch:
+    """One leaf of a choice, its position, and the functions that its result goes through."""
+
+    __slots__ = ("arm", "last", "leaf", "path", "src")
+
+    def __init__(
+        self,
+        leaf: Leaf[Any],
+        src: Any,
+        path: Path = (),
+        last: bool = False,
+        arm: int | None = None,
+    ) -> None:
+        self.leaf = leaf
+        self.src = src
+        self.path = path
+        self.last = last  # looked at after the others: the time limit of `within`
+        self.arm = arm  # its position in the outermost select
+
+
 class Leaf(Op[T_co]):
     """An operation on one source. See the top of the module for what a subclass defines."""
 
     __slots__ = ()
 
-    def _attempt(self, src: Any) -> Any:
+    def _attempt(self, src: Any, /) -> Any:
         raise NotImplementedError
 
-    def _hint(self, src: Any) -> bool:
+    def _hint(self, src: Any, /) -> bool:
         return True
 
-    def _enqueue(self, src: Any, waiter: Any) -> None:
+    def _enqueue(self, src: Any, waiter: Any, /) -> None:
         raise NotImplementedError
 
-    def _withdraw(self, src: Any, waiter: Any) -> None:
+    def _withdraw(self, src: Any, waiter: Any, /) -> None:
         pass
 
-    def _undo(self, src: Any, waiter: Any) -> bool:
+    def _undo(self, src: Any, waiter: Any, /) -> bool:
         return True
 
-    def _ended(self, src: Any, waiter: Any) -> BaseException:
+    def _ended(self, src: Any, waiter: Any, /) -> BaseException:
         raise NotImplementedError
 
-    def _forget(self, src: Any, arm: Any) -> None:
+    def _forget(self, src: Any, arm: Any, /) -> None:
         """An arm that lost its select: leave the queue, now or when it matters."""
         src._locked(self._withdraw, src, arm)
 
     # ------------------------------------------------------------- how one leaf is performed
-    def _now(self, src: Source) -> Any:
+    def _now(self, src: Source, /) -> Any:
         if not self._hint(src):
             return PENDING
         return src._locked(self._attempt, src)
 
-    def _enroll(self, src: Source, waiter: Waiter) -> Any:
+    def _enroll(self, src: Source, waiter: Waiter, /) -> Any:
         waiter.src = src
         return src._locked(self._attempt_or_enqueue, src, waiter)
 
-    def _attempt_or_enqueue(self, src: Source, waiter: Waiter) -> Any:
+    def _attempt_or_enqueue(self, src: Source, waiter: Waiter, /) -> Any:
         got = self._attempt(src)
         if got is PENDING:
             self._enqueue(src, waiter)
@@ -400,7 +434,7 @@ class Leaf(Op[T_co]):
             self._withdraw(waiter.src, waiter)
         elif waiter.state == CLAIMED:
             waiter.state = WITHDRAWN
-        return waiter.state == WITHDRAWN
+        return bool(waiter.state == WITHDRAWN)
 
     def _take_back(self, waiter: Waiter) -> bool:
         return waiter.src._locked(self._take_back_locked, waiter)  # type: ignore[no-any-return]
@@ -418,13 +452,11 @@ class Leaf(Op[T_co]):
         value, waiter.value = waiter.value, None
         return self._received(waiter.src, value)
 
-    def _received(self, src: Any, value: Any) -> Any:
+    def _received(self, src: Any, value: Any, /) -> Any:
         """The result of a waiter that was served with `value`, outside the lock."""
         return value
 
     def _branches(self) -> list[Branch]:
-        from .select import Branch
-
         src = self._src
         if src is None:
             raise twice(self)

@@ -247,8 +247,7 @@ class _Sending(_RingLeaf[T]):
 
     def _hint(self, ring: Ring[Any]) -> bool:
         return bool(
-            ring._room < 0
-            and (ring._receivers or ring._end or ring._buffered() < ring._capacity)
+            (ring._room < 0 and (ring._receivers or ring._end or ring._buffered() < ring._capacity))
             or len(ring._buffer) < ring._room
         )
 
@@ -302,9 +301,9 @@ class Send(_Sending[None]):
                 ring._recover(entered, released)
                 raise
             if put:
-                return DONE  # type: ignore[return-value]
+                return DONE  # type: ignore[no-any-return]
         elif ring._receivers and self._now(ring) is not PENDING:
-            return DONE  # type: ignore[return-value]
+            return DONE  # type: ignore[no-any-return]
         return self._wait(ring, waiter_here)
 
     def _after_turn(self, ring: Ring[Any], lane: Lane) -> Generator[Any, Any, None]:

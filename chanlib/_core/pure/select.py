@@ -23,10 +23,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from itertools import permutations
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ...errors import ChannelError
-from .ops import PENDING, Op, twice
+from ...errors import ChannelClosed
+from .ops import PENDING, Branch, Op, Path, twice
 from .source import Reentered, Source, transact
 from .waiters import TAKEN, Arm
 
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["TIME", "Branch", "Choice", "Mapped", "Never", "Select", "Within"]
 
-Path = tuple[Callable[[Any], Any], ...]
 T_co = TypeVar("T_co", covariant=True)
 
 _draw = random.random
@@ -68,26 +67,6 @@ class _Time:
 
 TIME: Any = _Time()
 _COMPOUND: Any = object()  # the `_src` of a Choice that has not been performed
-
-
-class Branch:
-    """One leaf of a choice, its position, and the functions that its result goes through."""
-
-    __slots__ = ("arm", "last", "leaf", "path", "src")
-
-    def __init__(
-        self,
-        leaf: Leaf[Any],
-        src: Any,
-        path: Path = (),
-        last: bool = False,
-        arm: int | None = None,
-    ) -> None:
-        self.leaf = leaf
-        self.src = src
-        self.path = path
-        self.last = last  # looked at after the others: the time limit of `within`
-        self.arm = arm  # its position in the outermost select
 
 
 class Choice(Op[T_co]):
@@ -120,8 +99,8 @@ class Choice(Op[T_co]):
 
     def _failed(self, branch: Branch, error: Exception) -> None:
         """`error` is about to be raised for `branch`: say of which arm."""
-        if branch.arm is not None and isinstance(error, ChannelError):
-            error.arm = branch.arm  # type: ignore[attr-defined]
+        if branch.arm is not None and isinstance(error, ChannelClosed):
+            error.arm = branch.arm
 
     # ------------------------------------------------------------- performing
     def _now(self, src: Any) -> Any:
@@ -203,7 +182,7 @@ class Choice(Op[T_co]):
         return True
 
     def _take_back(self, waiter: Waiter) -> bool:
-        winner = waiter.cell[0]  # type: ignore[index]
+        winner: Any = cast(Any, waiter.cell)[0]
         if not winner.op._take_back(winner):
             return False
         winner.branch = winner.ticket = waiter.op = waiter.whole = None
@@ -211,7 +190,7 @@ class Choice(Op[T_co]):
         return True
 
     def _collect(self, waiter: Waiter) -> Any:
-        winner = waiter.cell[0]  # type: ignore[index]
+        winner: Any = cast(Any, waiter.cell)[0]
         branch, leaf = winner.branch, winner.op
         winner.branch = winner.ticket = waiter.op = waiter.whole = None
         waiter.cell = TAKEN  # the real one is a cycle
@@ -229,9 +208,7 @@ class Choice(Op[T_co]):
         if self._src is None:
             raise twice(self)
         self._src = None
-        return [
-            Branch(b.leaf, b.src, self._path(b), b.last, b.arm) for b in self._list + self._limits
-        ]
+        return [Branch(b.leaf, b.src, self._path(b), b.last, b.arm) for b in self._list + self._limits]
 
 
 def _leave(leaf: Leaf[Any], source: Source, arm: Arm) -> None:

@@ -28,12 +28,12 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 import threading
-import types
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
+
+from ..unraisable import report
 
 __all__ = ["Deferred", "Reentered", "Source", "transact"]
 
@@ -163,16 +163,8 @@ class Deferred:
             return
         try:
             call()
-        except Exception as error:  # whoever made the call has long gone on: as for an error in a finalizer
-            sys.unraisablehook(
-                types.SimpleNamespace(  # type: ignore[arg-type]
-                    exc_type=type(error),
-                    exc_value=error,
-                    exc_traceback=error.__traceback__,
-                    err_msg="Error in a call deferred until a lock was free",
-                    object=call,
-                )
-            )
+        except Exception as error:  # whoever made the call has long gone on
+            report(error, "Error in a call deferred until a lock was free", call)
 
 
 def issue(todo: list[Wakeable]) -> None:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from ..lane import World, lanes, running_loop, trio_module, world
 from .ops import PENDING, Leaf
 from .select import TIME
 
 __all__ = ["Instant", "Sleep", "clock_here"]
+
+T_co = TypeVar("T_co", covariant=True)
 
 
 def clock_here() -> Callable[[], float]:
@@ -34,7 +36,7 @@ def clock_here() -> Callable[[], float]:
     return monotonic
 
 
-class Instant(Leaf[float]):
+class Instant(Leaf[T_co]):
     """Ready from the moment `due` on; its result is `due`."""
 
     __slots__ = ("_clock", "_due")
@@ -72,7 +74,7 @@ class Instant(Leaf[float]):
         return True
 
 
-class Sleep(Instant):
+class Sleep(Instant[None]):
     """Ready so many seconds after it is first looked at; its result is None."""
 
     __slots__ = ("_seconds",)

@@ -21,7 +21,7 @@ Which world a waiter parks in is the business of its subclasses (`park_asyncio`,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Waiter(Claimable):
         self.fds.append((fd, writing))
 
     # --- the world's part
-    def park(self) -> Generator[Any, Any, None]:
+    def park(self) -> Iterable[Any]:
         """Sleep until woken. Returns for whatever reason; raises only what the world throws in."""
         raise NotImplementedError
 
