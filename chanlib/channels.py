@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
 from ._core.engine import (
+    PENDING,
     Drain,
     Latch,
     Op,
@@ -122,7 +123,7 @@ class Channel(Ring[T]):
         op._value = value
         op._src = None
         try:
-            if self._locked(op._attempt, self) is None:
+            if op._now(self) is None:
                 return
         except Reentered:
             self._defer(lambda: self._send_late(value))
@@ -178,7 +179,15 @@ class Channel(Ring[T]):
 
     def receive_nowait(self) -> T:
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
-        return self.receive().poll()
+        op: Receive[T] = Receive()
+        op._src = None
+        try:
+            value = op._now(self)
+        except Reentered:
+            value = PENDING
+        if value is PENDING:
+            raise op._would_block(self)
+        return value  # type: ignore[no-any-return]
 
     def receive_some(self, max: float = math.inf, /) -> Op[list[T]]:
         """Take what is there, at least one value and at most `max`, in one atomic step; waits for the first.

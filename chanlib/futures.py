@@ -17,6 +17,9 @@ __all__ = ["Future", "FutureCancelled", "FutureStatistics", "Promise", "open_fut
 T = TypeVar("T")
 
 
+_NONE: list[Any] = []  # never changed in place
+
+
 class FutureCancelled(concurrent.futures.CancelledError):
     """The future was cancelled. An ordinary Exception: the task that awaits it is not cancelled by it."""
 
@@ -45,7 +48,7 @@ class Future(Latch, Generic[T]):
         self._value: T
         self._error: BaseException | None = None
         self._traceback: types.TracebackType | None = None
-        self._callbacks: list[Callable[[Future[T]], object]] = []
+        self._callbacks: list[Callable[[Future[T]], object]] = _NONE
         self._state = "pending"
 
     # ------------------------------------------------------------- setting
@@ -75,14 +78,11 @@ class Future(Latch, Generic[T]):
             return not self._set
         return first
 
-    def wake(self) -> None:
-        """Once the lock is free: the callbacks."""
-        self._call_back()
-
     def _serve(self) -> None:
         super()._serve()
-        if self._callbacks:
-            self._after.append(self)
+        calls = [_Callback(self, callback) for callback in self._callbacks]
+        self._after += calls  # one store each, with no call between them: an interrupt sees both or neither
+        self._callbacks = _NONE
 
     def _settle_with(self, state: str, value: Any, error: BaseException | None) -> bool:
         if self._set:
@@ -92,17 +92,6 @@ class Future(Latch, Generic[T]):
         self._traceback = None if error is None else error.__traceback__
         self._state = state
         return self._open()
-
-    def _call_back(self) -> None:
-        while True:
-            try:
-                callback = self._callbacks.pop(0)
-            except IndexError:
-                return
-            try:
-                callback(self)
-            except Exception as error:
-                report(error, f"Error in a callback of {self!r}", callback)
 
     # ------------------------------------------------------------- waiting and asking
     def wait(self) -> Op[T]:
@@ -153,9 +142,16 @@ class Future(Latch, Generic[T]):
         """
         if not callable(callback):
             raise TypeError(f"add_done_callback() takes a function of one argument, not {callback!r}")
-        self._callbacks.append(callback)
+        try:
+            self._locked(self._add_callback, callback)
+        except Reentered:
+            self._defer(lambda: self.add_done_callback(callback))
+
+    def _add_callback(self, callback: Callable[[Future[T]], object]) -> None:
         if self._set:
-            self._call_back()
+            self._after.append(_Callback(self, callback))
+        else:
+            self._callbacks = [*self._callbacks, callback]
 
     # ------------------------------------------------------------- other people's futures
     def to_concurrent(self) -> concurrent.futures.Future[T]:
@@ -221,6 +217,24 @@ class Future(Latch, Generic[T]):
     def __repr__(self) -> str:
         label = repr(self._name) if self._name is not None else f"#{self._number}"
         return f"<Future {label} {self._state}>"
+
+
+class _Callback:
+    """A call that is to be made, once, when the future's lock is free."""
+
+    __slots__ = ("callback", "future")
+
+    def __init__(self, future: Future[Any], callback: Callable[[Future[Any]], object]) -> None:
+        self.future = future
+        self.callback: Callable[[Future[Any]], object] | None = callback
+
+    def wake(self) -> None:
+        callback, self.callback = self.callback, None
+        if callback is not None:
+            try:
+                callback(self.future)
+            except Exception as error:
+                report(error, f"Error in a callback of {self.future!r}", callback)
 
 
 class Promise(Generic[T]):

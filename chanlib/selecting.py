@@ -155,8 +155,8 @@ def select(*arms: Selectable[Any] | None, biased: bool = False) -> Op[Any]:
     """
     ops: list[Op[Any] | None] = []
     for position, arm in enumerate(arms):
-        if arm is None:
-            ops.append(None)
+        if arm is None or isinstance(arm, Op):
+            ops.append(arm)  # pyright: ignore[reportUnknownArgumentType]
             continue
         make = getattr(type(arm), "__op__", None)
         op: Any = make(arm) if make is not None else None

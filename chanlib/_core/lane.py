@@ -27,8 +27,7 @@ import sys
 import threading
 import weakref
 from asyncio import _get_running_loop as running_loop
-from collections.abc import Generator
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 

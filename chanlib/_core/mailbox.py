@@ -162,7 +162,7 @@ class _Delivery:
             self.mailbox = None  # only now: an interrupt before this posts it again
 
     def __del__(self) -> None:
-        mailbox = self.mailbox
+        mailbox = getattr(self, "mailbox", None)  # an interrupt may have come while it was made
         if mailbox is not None:
             if self.last:  # the loop took it twice and is garbage
                 mailbox.bury()

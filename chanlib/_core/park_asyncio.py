@@ -55,7 +55,8 @@ class LoopBox(Mailbox):
         ready = self.ready
         try:
             while ready:
-                ready.popleft().run()
+                ready[0].run()
+                ready.popleft()
                 if not lane.left:
                     break
                 lane.left -= 1
@@ -66,11 +67,15 @@ class LoopBox(Mailbox):
                 lane.left = whole_turn()  # the loop gets one now
 
     def post_run(self) -> None:
-        self.posted_run = True
-        self.home.call_soon(_Steps(self))
+        try:
+            self.posted_run = True
+            self.home.call_soon(_Steps(self))
+        except BaseException:
+            self.posted_run = False
+            raise
 
     def never_stepped(self) -> None:
-        """The loop has dropped the callback: those who were ready go through the mailbox, which a closed loop refuses."""
+        """The loop has dropped the callback: those who were ready go by mail, which a closed loop refuses."""
         self.posted_run = False
         while self.ready:
             waiter = self.ready.popleft()
@@ -97,8 +102,9 @@ class _Steps:
                 self.box = None
 
     def __del__(self) -> None:
-        if self.box is not None:
-            self.box.never_stepped()
+        box = getattr(self, "box", None)  # an interrupt may have come while it was made
+        if box is not None:
+            box.never_stepped()
 
 
 class AsyncioWaiter(Waiter):
@@ -159,25 +165,26 @@ class AsyncioWaiter(Waiter):
             self.box.put(self)
 
     def resume(self) -> None:
-        if not self.woken:
+        """On the loop's thread: make the task ready, once. Called again after an interrupt, it makes up for the rest."""
+        if self.callback is None:  # not waiting yet, or stepped already
             self.woken = True
-            if self.callback is not None:
-                self._make_ready()
+        elif _trampoline:
+            box = self.box
+            if not self.woken:
+                box.ready.append(self)  # twice, should an interrupt come now, does no harm
+                self.woken = True
+            if not box.posted_run:
+                box.post_run()
+        elif not self.woken:
+            self.loop.call_soon(self.run)
+            self.woken = True
 
     def run(self) -> None:
         """Step the task."""
         callback, self.callback = self.callback, None  # a tombstone must not keep the task alive
         context, self.context = self.context, None
-        context.run(callback, self)
-
-    def _make_ready(self) -> None:
-        box = self.box
-        if not _trampoline:
-            self.loop.call_soon(self.run)
-            return
-        box.ready.append(self)
-        if not box.posted_run:
-            box.post_run()
+        if callback is not None:
+            context.run(callback, self)
 
     # ------------------------------------------------------------- what a task wants of a future
     def get_loop(self) -> asyncio.AbstractEventLoop:
@@ -189,7 +196,8 @@ class AsyncioWaiter(Waiter):
         self.callback = callback
         self.context = contextvars.copy_context() if context is None else context
         if self.woken:
-            self._make_ready()
+            self.woken = False
+            self.resume()
 
     def result(self) -> None:
         error, self.error = self.error, None  # its traceback leads to the frames of the task

@@ -44,7 +44,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ...errors import WouldBlock
-from ..lane import gate, lanes, modules, refuse_loop, turn
+from ..lane import gate, lanes, modules, refuse_loop, running_loop, turn
 from ..parking import waiter_here
 from .source import Reentered, Source
 from .waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN
@@ -71,6 +71,9 @@ else:
 
 Path = tuple[Callable[[Any], Any], ...]
 """The functions that a result goes through, in order."""
+
+
+_FINAL = (SERVED, ENDED)
 
 
 class _Pending:
@@ -107,7 +110,7 @@ class Op(_Performable[T_co]):
     `asyncio.create_task` and `start_soon`.
     """
 
-    __slots__ = ("_polled", "_src", "_steps")
+    __slots__ = ("_about", "_polled", "_src", "_steps")
 
     _src: Any  # what it is about; None once it is performed
     _steps: Generator[Any, Any, T_co]  # while it is driven as a coroutine
@@ -176,27 +179,27 @@ class Op(_Performable[T_co]):
         src = self._src
         if src is None:
             raise twice(self)
-        lane = lanes.lane
-        try:
-            refuse_loop(lane, "sync()")
-            limit = None if timeout is None else seconds(timeout, "timeout")
-        except Exception:
-            self._polled = True  # the caller knows by this error: no warning on top
-            raise
-        before = lane.driving
-        try:
-            lane.driving = True
-            if limit is None:
-                steps = self.__await__()
-            else:
-                self._src = None
-                steps = self._at_once_or_wait(src, limit)
-            next(steps)
-        except StopIteration as stop:
-            return stop.value  # type: ignore[no-any-return]
-        finally:
-            lane.driving = before
-        raise AssertionError(f"{self._describe(src)} yielded in a thread")
+        limit = None
+        if timeout is not None or running_loop() is not None or "trio" in modules:
+            try:
+                refuse_loop(lanes.lane, "sync()")
+                limit = None if timeout is None else seconds(timeout, "timeout")
+            except Exception:
+                self._polled = True  # the caller knows by this error: no warning on top
+                raise
+        self._src = None
+        got = self._now(src)
+        if got is PENDING:
+            lane = lanes.lane
+            before = lane.driving
+            try:
+                lane.driving = True
+                next(self._wait(src, waiter_here, limit))
+            except StopIteration as stop:
+                got = stop.value
+            finally:
+                lane.driving = before
+        return got  # type: ignore[no-any-return]
 
     def poll(self) -> T_co:
         """Perform it if it can happen now, else raise `WouldBlock`.
@@ -216,12 +219,6 @@ class Op(_Performable[T_co]):
             self._src = src
             self._polled = True
             raise self._would_block(src)
-        return got  # type: ignore[no-any-return]
-
-    def _at_once_or_wait(self, src: Any, limit: float) -> Generator[Any, Any, T_co]:
-        got = self._now(src)
-        if got is PENDING:
-            got = yield from self._wait(src, waiter_here, limit)
         return got  # type: ignore[no-any-return]
 
     def _wait(
@@ -296,7 +293,9 @@ class Op(_Performable[T_co]):
     def __repr__(self) -> str:
         src = self._src
         if src is None:
-            return f"<{type(self).__name__} operation, performed>"
+            src = getattr(self, "_about", None)
+            what = f"{type(self).__name__} operation" if src is None else self._describe(src)
+            return f"<{what}, performed>"
         return f"<{self._describe(src)}>"
 
     # ------------------------------------------------------------- as a coroutine
@@ -308,6 +307,7 @@ class Op(_Performable[T_co]):
         try:
             steps = self._steps
         except AttributeError:
+            self._about = self._src  # for the repr of the task
             steps = self._steps = self.__await__()
         if value is None:
             return next(steps)
@@ -418,7 +418,7 @@ class Leaf(Op[T_co]):
 
     def _retract(self, waiter: Waiter) -> bool:
         state = waiter.state
-        if state == SERVED or state == ENDED:  # final; written before the wake
+        if state in _FINAL:  # final; written before the wake
             return False
         if waiter.src is None:  # never left anywhere
             return True

@@ -267,49 +267,51 @@ class Send(_Sending[None]):
     __slots__ = ()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        """As `Op.__await__`, with the short way written out: a free place in a buffer nobody waits for."""
+        """As `Op.__await__`, but no generator if it need not wait."""
         ring = self._src
         if ring is None:
             raise twice(self)
+        self._src = None
         lane = lanes.lane
         left = lane.left
         if left and "trio" not in modules:
             lane.left = left - 1
         elif gate(lane):
-            self._src = None
             return self._after_turn(ring, lane)
-        self._src = None
-        if len(ring._buffer) < ring._room:
-            entered = put = released = False
-            try:
-                ring._lock.acquire()
-                if not ring._busy:
-                    entered = True
-                    ring._busy = True
-                    used = len(ring._buffer)
-                    if used < ring._room:
-                        if used >= ring._peak:
-                            ring._peak = used + 1
-                        put = True
-                        ring._buffer.append(self._value)
-                    ring._busy = False
-                released = True
-                ring._lock.release()
-                if ring._after:
-                    ring._settle()
-            except BaseException:
-                ring._recover(entered, released)
-                raise
-            if put:
-                return DONE  # type: ignore[no-any-return]
-        elif ring._receivers and self._now(ring) is not PENDING:
-            return DONE  # type: ignore[no-any-return]
-        return self._wait(ring, waiter_here)
+        if self._now(ring) is PENDING:
+            return self._wait(ring, waiter_here)
+        return DONE  # type: ignore[no-any-return]
 
     def _after_turn(self, ring: Ring[Any], lane: Lane) -> Generator[Any, Any, None]:
         yield from turn(lane)
         if self._now(ring) is PENDING:
             yield from self._wait(ring, waiter_here)
+
+    def _now(self, ring: Ring[Any]) -> Any:
+        """As `Leaf._now`, with the short way written out: a free place in a buffer that nobody waits for."""
+        if len(ring._buffer) >= ring._room:
+            return ring._locked(self._attempt, ring) if self._hint(ring) else PENDING
+        entered = put = released = False
+        try:
+            ring._lock.acquire()
+            if not ring._busy:
+                entered = True
+                ring._busy = True
+                used = len(ring._buffer)
+                if used < ring._room:
+                    if used >= ring._peak:
+                        ring._peak = used + 1
+                    put = True
+                    ring._buffer.append(self._value)
+                ring._busy = False
+            released = True
+            ring._lock.release()
+            if ring._after:
+                ring._settle()
+        except BaseException:
+            ring._recover(entered, released)
+            raise
+        return None if put else ring._locked(self._attempt, ring)
 
     def _attempt(self, ring: Ring[Any]) -> Any:
         if ring._end:
@@ -376,45 +378,31 @@ class Receive(_Receiving[T]):
 
     __slots__ = ()
 
-    def __await__(self) -> Generator[Any, Any, T]:
-        """As `Op.__await__`, with the short way written out: a value in a buffer nobody waits to fill."""
-        ring = self._src
-        if ring is None:
-            raise twice(self)
-        self._src = None
-        lane = lanes.lane
-        left = lane.left
-        if left and "trio" not in modules:
-            lane.left = left - 1
-        elif gate(lane):
-            yield from turn(lane)
-        if ring._plain:
-            if ring._buffer:
-                value = PENDING
-                entered = released = False
-                try:
-                    ring._lock.acquire()
-                    if not ring._busy:
-                        entered = True
-                        ring._busy = True
-                        if ring._plain and ring._buffer:
-                            ring._received += 1
-                            value = ring._buffer.popleft()
-                        ring._busy = False
-                    released = True
-                    ring._lock.release()
-                    if ring._after:
-                        ring._settle()
-                except BaseException:
-                    ring._recover(entered, released)
-                    raise
-                if value is not PENDING:
-                    return value  # type: ignore[no-any-return]
-        else:
-            value = self._now(ring)
-            if value is not PENDING:
-                return value  # type: ignore[no-any-return]
-        return (yield from self._wait(ring, waiter_here))
+    def _now(self, ring: Ring[T]) -> Any:
+        """As `Leaf._now`, with the short way written out: a value in a buffer that nobody waits to fill."""
+        if not ring._plain:
+            return ring._locked(self._attempt, ring)
+        if not ring._buffer:
+            return PENDING
+        value: Any = PENDING
+        entered = released = False
+        try:
+            ring._lock.acquire()
+            if not ring._busy:
+                entered = True
+                ring._busy = True
+                if ring._plain and len(ring._buffer):  # looked at again, now under the lock
+                    ring._received += 1
+                    value = ring._buffer.popleft()
+                ring._busy = False
+            released = True
+            ring._lock.release()
+            if ring._after:
+                ring._settle()
+        except BaseException:
+            ring._recover(entered, released)
+            raise
+        return ring._locked(self._attempt, ring) if value is PENDING else value
 
     def _attempt(self, ring: Ring[T]) -> Any:
         value = ring._take()

@@ -26,14 +26,13 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...errors import ChannelClosed
-from .ops import PENDING, Branch, Op, Path, twice
+from .ops import PENDING, Branch, Leaf, Op, Path, twice
 from .source import Reentered, Source, transact
 from .waiters import TAKEN, Arm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .ops import Leaf
     from .waiters import Waiter
 
 __all__ = ["TIME", "Branch", "Choice", "Mapped", "Never", "Select", "Within"]
@@ -66,26 +65,34 @@ class _Time:
 
 
 TIME: Any = _Time()
+_NONE: list[Branch] = []
 _COMPOUND: Any = object()  # the `_src` of a Choice that has not been performed
 
 
 class Choice(Op[T_co]):
     """Exactly one of several branches."""
 
-    __slots__ = ("_biased", "_limits", "_list", "_sources")
+    __slots__ = ("_biased", "_limits", "_list")
 
     _list: list[Branch]
     _limits: list[Branch]  # those to be looked at last; mostly none
-    _sources: list[Any]  # in creation order, each once
     _biased: bool
 
     def __init__(self, branches: list[Branch], biased: bool) -> None:
-        self._list = [b for b in branches if not b.last]
-        self._limits = [b for b in branches if b.last]
+        self._list = branches
+        self._limits = _NONE
+        for branch in branches:
+            if branch.last:
+                self._list = [b for b in branches if not b.last]
+                self._limits = [b for b in branches if b.last]
+                break
         self._biased = biased
-        sources = {b.src._number: b.src for b in branches if b.src._lock is not None}
-        self._sources = [sources[number] for number in sorted(sources)]
         self._src = _COMPOUND
+
+    def _sources(self) -> list[Any]:
+        """What is to be locked: in creation order, each once."""
+        sources = {b.src._number: b.src for b in self._list if b.src._lock is not None}
+        return [sources[number] for number in sorted(sources)]
 
     # ------------------------------------------------------------- what the kinds of choice differ in
     def _path(self, branch: Branch) -> Path:
@@ -106,8 +113,8 @@ class Choice(Op[T_co]):
     def _now(self, src: Any) -> Any:
         if self._biased:
             return self._snapshot(src)
-        ready = [b for b in self._list if b.leaf._hint(b.src)]
-        for branch in shuffled(ready) + self._limits:
+        ready = shuffled([b for b in self._list if b.leaf._hint(b.src)])
+        for branch in ready + self._limits if self._limits else ready:
             leaf, source = branch.leaf, branch.src
             try:
                 if source._lock is None:
@@ -122,12 +129,12 @@ class Choice(Op[T_co]):
         return PENDING
 
     def _snapshot(self, src: Any) -> Any:
-        hit = transact(self._sources, self._look)
+        hit = transact(self._sources(), self._look)
         return PENDING if hit is PENDING else self._result(*hit)
 
     def _enroll(self, src: Any, waiter: Waiter) -> Any:
         waiter.cell = []
-        hit = transact(self._sources, lambda: self._look_or_leave(waiter))
+        hit = transact(self._sources(), lambda: self._look_or_leave(waiter))
         return PENDING if hit is PENDING else self._result(*hit)
 
     def _look(self) -> Any:
@@ -173,7 +180,7 @@ class Choice(Op[T_co]):
                     leaf, source = arm.op, arm.src
                     arm.cell = TAKEN  # the real one leads to the winner and its task
                     arm.value = arm.op = arm.whole = arm.branch = arm.ticket = None
-                    if source._lock is not None:
+                    if leaf is not None and source._lock is not None:
                         _leave(leaf, source, arm)
         if winner is not waiter:
             return False
@@ -239,7 +246,12 @@ class Select(Choice[Any]):
         self._src = None  # until it is whole: an error below must not look like a forgotten select
         branches: list[Branch] = []
         for index, op in enumerate(ops):
-            if op is not None:
+            if isinstance(op, Leaf):
+                if op._src is None:
+                    raise twice(op)
+                branches.append(Branch(op, op._src, (), False, index))
+                op._src = None
+            elif op is not None:
                 for branch in op._branches():
                     branch.arm = index
                     branches.append(branch)
