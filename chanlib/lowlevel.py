@@ -14,9 +14,9 @@ plus `_describe(src)`, the words for its `repr` and errors, and optionally `_hin
 if `_attempt` would surely have to wait. An instance is made by setting `_src`, at best in `__init__`.
 
 There are two kinds. A **committing** operation is completed by its peer. The peer, in a step of its own, takes the
-first waiter with `queue.claim(src._after)`, and serves it: first `waiter.value = result`, then `waiter.state = SERVED`.
+first waiter with `queue.claim(src._after)` and serves it: first `waiter.value = result`, then `waiter.state = SERVED`.
 A **readiness** operation is told to try again: by `waiter.wake_in(seconds)`, `waiter.wake_readable(fd)` or
-`waiter.wake_writable(fd)`, called in `_enqueue`, or by a peer that puts the waiter into `src._after` without claiming it.
+`waiter.wake_writable(fd)`, called in `_enqueue`, or by a peer that puts the waiter into `src._after` unclaimed.
 
 Steps are run by `src._locked(function, *args)`, which returns the function's result and then wakes whoever was put
 into `src._after`. It raises `Reentered` if this very thread is in the middle of a step on the same source, as can

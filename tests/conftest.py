@@ -1,0 +1,54 @@
+"""The fixtures that put one body on every world, and on every pair of worlds."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is no package of tests
+
+import worlds
+
+_MIXED = [("asyncio", "threads"), ("threads", "asyncio"), ("trio", "asyncio"), ("threads", "trio")]
+_NO_UVLOOP = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="no uvloop for this interpreter")
+
+
+def _marks(*names: str) -> list[pytest.MarkDecorator]:
+    return [_NO_UVLOOP] if "uvloop" in names else []
+
+
+def _pairs() -> list[Any]:
+    """Every world with itself and four mixed pairs; the rest of the 25 under `stress`."""
+    found = []
+    for producer in worlds.ALL:
+        for consumer in worlds.ALL:
+            marks = _marks(producer, consumer)
+            if producer != consumer and (producer, consumer) not in _MIXED:
+                marks.append(pytest.mark.stress)
+            found.append(pytest.param((producer, consumer), id=f"{producer}->{consumer}", marks=marks))
+    return found
+
+
+@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in worlds.ALL])
+def world(request: pytest.FixtureRequest) -> worlds.World:
+    """Each world in turn."""
+    return worlds.ALL[request.param]
+
+
+@pytest.fixture(
+    params=[pytest.param(name, marks=_marks(name)) for name, world in worlds.ALL.items() if world.can_cancel]
+)
+def loop_world(request: pytest.FixtureRequest) -> worlds.World:
+    """Each world that has an event loop, and can cancel."""
+    return worlds.ALL[request.param]
+
+
+@pytest.fixture(params=_pairs())
+def pair(request: pytest.FixtureRequest) -> worlds.Pair:
+    """Two worlds that meet on one channel."""
+    producer, consumer = request.param
+    return worlds.Pair(worlds.ALL[producer], worlds.ALL[consumer])
