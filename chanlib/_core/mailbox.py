@@ -64,14 +64,17 @@ class Mailbox:
 
     def deliver(self) -> None:
         self.posted = False
-        letters = self.letters
         try:
-            while letters:
-                letters[0].resume()
-                letters.popleft()
+            self._hand_out()
         except BaseException:  # the letter under way goes out once more, which does no harm
             self.send()
             raise
+
+    def _hand_out(self) -> None:
+        letters = self.letters
+        while letters:
+            letters[0].resume()
+            letters.popleft()
 
     def bury(self) -> None:
         """The loop is over. Whoever waited there is dead.
@@ -91,11 +94,15 @@ class Mailbox:
                 break
         if outermost:
             try:
-                while dead:
-                    dead[0].lost()
-                    dead.popleft()
+                _bury_all(dead)
             finally:
                 lane.dead = None
+
+
+def _bury_all(dead: deque[Letter]) -> None:
+    while dead:
+        dead[0].lost()
+        dead.popleft()
 
 
 class Watch:

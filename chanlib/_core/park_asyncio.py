@@ -51,20 +51,23 @@ class LoopBox(Mailbox):
 
     def step(self) -> None:
         """Step the tasks that are ready, and those they make ready, while the budget lasts."""
-        lane = lanes.lane
-        ready = self.ready
         try:
-            while ready:
-                ready[0].run()
-                ready.popleft()
-                if not lane.left:
-                    break
-                lane.left -= 1
+            self._step_all()
         finally:
             self.posted_run = False
-            if ready:
+            if self.ready:
                 self.post_run()
+
+    def _step_all(self) -> None:
+        lane = lanes.lane
+        ready = self.ready
+        while ready:
+            ready[0].run()
+            ready.popleft()
+            if not lane.left:
                 lane.left = whole_turn()  # the loop gets one now
+                return
+            lane.left -= 1
 
     def post_run(self) -> None:
         try:
@@ -98,8 +101,12 @@ class _Steps:
         if box is not None:
             try:
                 box.step()
-            finally:
+            except BaseException:  # perhaps before `step` could see to it itself; posted twice does no harm
                 self.box = None
+                if box.ready:
+                    box.post_run()
+                raise
+            self.box = None
 
     def __del__(self) -> None:
         box = getattr(self, "box", None)  # an interrupt may have come while it was made

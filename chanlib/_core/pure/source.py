@@ -180,51 +180,76 @@ def issue(todo: list[Wakeable]) -> None:
 
 def transact(sources: Sequence[Source], step: Callable[[], Any]) -> Any:
     """`step()` under the locks of all `sources`, which are in creation order and without repetition."""
-    tried = held = 0
-    entered = False
-    reentered: Source | None = None
-    todo: list[Wakeable] = []
+    locks = _Locks(sources)
     failure: Exception | None = None
     result = None
     try:
-        for source in sources:
-            tried += 1
-            source._lock.acquire()
-            held += 1
-            if source._busy:
-                reentered = source
-        if reentered is None:
-            entered = True
-            for source in sources:
-                source._busy = True
+        locks.take()
+        if locks.entered:
             try:
                 result = step()
             except Exception as error:
                 failure = error
-        while held:
-            source = sources[held - 1]
-            if entered:
-                source._busy = False
-                if source._after:
-                    todo += source._after
-                    source._after = []
-            tried = held = held - 1
-            source._lock.release()
-        for item in todo:
+        locks.release()
+        for item in locks.todo:
             item.wake()
     except BaseException:
-        for source in sources[: max(tried, held)]:
-            todo += source._leave_cut(entered, False)
-        issue(todo)
+        locks.cut()
         raise
     if failure is not None:
         try:
             raise failure
         finally:
             del failure
-    if reentered is not None:
-        raise Reentered(reentered)
+    if locks.reentered is not None:
+        raise Reentered(locks.reentered)
     return result
+
+
+class _Locks:
+    """The locks of several sources, and how far taking and releasing them has come.
+
+    The loops stand in methods of their own because CPython (seen on 3.13 and 3.14) leaves some backward jumps of
+    a loop out of the `try` that it stands in; an interrupt there would pass the handler by.
+    """
+
+    __slots__ = ("entered", "held", "reentered", "sources", "todo", "tried")
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self.sources = sources
+        self.tried = self.held = 0
+        self.entered = False  # are all of them ours?
+        self.reentered: Source | None = None
+        self.todo: list[Wakeable] = []
+
+    def take(self) -> None:
+        for source in self.sources:
+            self.tried += 1
+            source._lock.acquire()
+            self.held += 1
+            if source._busy:
+                self.reentered = source
+        if self.reentered is None:
+            self.entered = True
+            for source in self.sources:
+                source._busy = True
+
+    def release(self) -> None:
+        while self.held:
+            source = self.sources[self.held - 1]
+            if self.entered:
+                source._busy = False
+                if source._after:
+                    self.todo += source._after
+                    source._after = []
+            self.tried = self.held = self.held - 1
+            source._lock.release()
+
+    def cut(self) -> None:
+        """An interrupt came: release what is held, or has perhaps just been taken, and wake whom we have claimed."""
+        for source in self.sources[: max(self.tried, self.held)]:
+            self.todo += source._leave_cut(self.entered, False)
+        issue(self.todo)
 
 
 def _after_fork_in_child() -> None:
