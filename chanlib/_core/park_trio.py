@@ -64,7 +64,7 @@ class TrioWaiter(Waiter):
         return trio.lowlevel.Abort.FAILED  # a peer has committed: its wake is on the way
 
     def _retracted(self) -> bool:
-        op = self.whole
+        op = self.op
         return op is None or bool(op._retract(self))
 
     def _abort_late(self, raise_cancel: Any) -> None:

@@ -401,7 +401,7 @@ class Leaf(Op[T_co]):
         src._locked(self._withdraw, src, arm)
 
     # ------------------------------------------------------------- how one leaf is performed
-    def _now(self, src: Source, /) -> Any:
+    def _now(self, src: Any, /) -> Any:
         if not self._hint(src):
             return PENDING
         return src._locked(self._attempt, src)
@@ -422,10 +422,7 @@ class Leaf(Op[T_co]):
             return False
         if waiter.src is None:  # never left anywhere
             return True
-        if not waiter.src._locked(self._retract_locked, waiter):
-            return False
-        waiter.whole = None
-        return True
+        return bool(waiter.src._locked(self._retract_locked, waiter))
 
     def _retract_locked(self, waiter: Any) -> bool:
         if waiter.state == WAITING:
@@ -434,7 +431,7 @@ class Leaf(Op[T_co]):
             self._withdraw(waiter.src, waiter)
         elif waiter.state == CLAIMED:
             waiter.state = WITHDRAWN
-        return bool(waiter.state == WITHDRAWN)
+        return waiter.state == WITHDRAWN  # type: ignore[no-any-return]
 
     def _take_back(self, waiter: Waiter) -> bool:
         return waiter.src._locked(self._take_back_locked, waiter)  # type: ignore[no-any-return]

@@ -380,7 +380,8 @@ class Receive(_Receiving[T]):
 
     def _now(self, ring: Ring[T]) -> Any:
         """As `Leaf._now`, with the short way written out: a value in a buffer that nobody waits to fill."""
-        if not ring._plain:
+        plain = ring._plain
+        if not plain:
             return ring._locked(self._attempt, ring)
         if not ring._buffer:
             return PENDING

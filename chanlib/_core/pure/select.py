@@ -179,12 +179,12 @@ class Choice(Op[T_co]):
                 if arm is not winner:
                     leaf, source = arm.op, arm.src
                     arm.cell = TAKEN  # the real one leads to the winner and its task
-                    arm.value = arm.op = arm.whole = arm.branch = arm.ticket = None
+                    arm.value = arm.op = arm.branch = arm.ticket = None
                     if leaf is not None and source._lock is not None:
                         _leave(leaf, source, arm)
         if winner is not waiter:
             return False
-        waiter.op = waiter.whole = None
+        waiter.op = None
         waiter.cell = TAKEN  # the real one is a cycle
         return True
 
@@ -192,14 +192,14 @@ class Choice(Op[T_co]):
         winner: Any = cast(Any, waiter.cell)[0]
         if not winner.op._take_back(winner):
             return False
-        winner.branch = winner.ticket = waiter.op = waiter.whole = None
+        winner.branch = winner.ticket = waiter.op = None
         waiter.cell = TAKEN
         return True
 
     def _collect(self, waiter: Waiter) -> Any:
         winner: Any = cast(Any, waiter.cell)[0]
         branch, leaf = winner.branch, winner.op
-        winner.branch = winner.ticket = waiter.op = waiter.whole = None
+        winner.branch = winner.ticket = waiter.op = None
         waiter.cell = TAKEN  # the real one is a cycle
         try:
             value = leaf._collect(winner)

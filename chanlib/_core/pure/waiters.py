@@ -59,7 +59,7 @@ class Claimable:
 
     __slots__ = ("cell", "op", "order", "src", "state", "value")
 
-    op: Any  # the leaf operation; None once withdrawn
+    op: Any  # the operation that waits (for an arm, its leaf); None once withdrawn
     src: Any  # its source
     value: Any  # what it offers (a sender), later what it got
     cell: list[Any] | None  # the claim of a select, shared by its arms; None: `state` is the claim
@@ -76,14 +76,13 @@ class Claimable:
 class Waiter(Claimable):
     """One blocked operation in some world: how it parks, how it is woken, what bounds its sleep."""
 
-    __slots__ = ("fds", "until", "whole")
+    __slots__ = ("fds", "until")
 
-    whole: Any  # the operation that is performed: a leaf, or the select that this is the ticket of
     until: float | None  # seconds from parking after which to look again
     fds: list[tuple[int, bool]] | None  # descriptors to watch: (fd, for writing?)
 
     def __init__(self, op: Op[Any]) -> None:
-        self.op = self.whole = op
+        self.op = op
         self.src = None
         self.value = None
         self.cell = None
@@ -123,7 +122,7 @@ class Waiter(Claimable):
 
     def lost(self) -> None:
         """Nobody will ever run this waiter again: undo what it was given and serve the next."""
-        op = self.whole
+        op = self.op
         if op is not None:
             op._abandon(self)
 
@@ -131,7 +130,7 @@ class Waiter(Claimable):
 class Arm(Claimable):
     """One registration of a select."""
 
-    __slots__ = ("branch", "ticket", "whole")
+    __slots__ = ("branch", "ticket")
 
     ticket: Waiter | None
     branch: Branch | None
@@ -140,7 +139,7 @@ class Arm(Claimable):
         self.ticket = ticket
         self.cell = cell
         self.branch = branch
-        self.op = self.whole = branch.leaf
+        self.op = branch.leaf
         self.src = branch.src
         self.value = None
         self.state = WAITING
