@@ -9,8 +9,9 @@ Lock discipline: whatever touches the ring's state goes through `Ring._locked`; 
 from __future__ import annotations
 
 import math
+import warnings
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
-from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
 
@@ -95,7 +96,7 @@ class Channel(Ring[T]):
         self._cause: BaseException | None = None
         self._closing: _Closing | None = None
         self._undelivered = on_undelivered
-        self._unwanted: list[T] = []
+        self._unwanted: deque[T] = deque()
 
     # ------------------------------------------------------------- sending
     def send(self, value: T, /) -> Op[None]:
@@ -123,7 +124,7 @@ class Channel(Ring[T]):
         op._value = value
         op._src = None
         try:
-            if op._now(self) is None:
+            if op._now(self) is None or op._snapshot(self) is None:
                 return
         except Reentered:
             self._defer(lambda: self._send_late(value))
@@ -159,7 +160,7 @@ class Channel(Ring[T]):
         """Put in all of `values`, waiting for room as often as needed: `await` it, or call its `sync()`.
 
         It consists of many operations, so it is no arm of a select. If it is cut short by an error or a
-        cancellation, a first part has been sent.
+        cancellation, a first part has been sent; from an iterator no more was taken than that and one.
         """
         return SendAll(self, values)
 
@@ -183,6 +184,8 @@ class Channel(Ring[T]):
         op._src = None
         try:
             value = op._now(self)
+            if value is PENDING:
+                value = op._snapshot(self)
         except Reentered:
             value = PENDING
         if value is PENDING:
@@ -300,7 +303,7 @@ class Channel(Ring[T]):
         errors: list[Exception] = []
         while tell is not None:
             try:
-                value = self._unwanted.pop(0)
+                value = self._unwanted.popleft()
             except IndexError:
                 break
             try:
@@ -361,10 +364,13 @@ class Channel(Ring[T]):
         return ReceiveView(self)
 
     def statistics(self) -> ChannelStatistics:
-        """A snapshot; never blocks."""
-        buffered = self._buffered()
+        """A snapshot; never blocks. While others use the channel, `sent` may be off by what is under way."""
         senders, receivers = self._waiting()
-        received, dropped = self._received, self._dropped
+        received = dropped = buffered = 0
+        for _ in range(8):  # the three belong together: read again if somebody was at it, but never wait
+            received, dropped, buffered = self._received, self._dropped, self._buffered()
+            if not self._busy and received == self._received and dropped == self._dropped:
+                break
         return ChannelStatistics(
             capacity=self._capacity,
             buffered=buffered,
@@ -408,7 +414,10 @@ class _Closing(Latch):
 
     def wake(self) -> None:
         """Once the channel's lock is free."""
-        self._locked(self._open)
+        try:
+            self._locked(self._open)
+        except Reentered:
+            self._defer(self.wake)
 
     def __repr__(self) -> str:
         return f"the end of {self._channel!r}"
@@ -431,26 +440,51 @@ class _Items(AsyncIterator[T]):
 
 
 class SendAll(Generic[T_contra]):
-    """The sending of many values, not yet begun: `await` it in a task, or `sync()` in a thread."""
+    """The sending of many values, not yet begun: `await` it in a task, or `sync()` in a thread, once."""
 
-    __slots__ = ("_channel", "_values")
+    __slots__ = ("_channel", "_told", "_values")
 
     def __init__(self, channel: Channel[T_contra], values: Iterable[T_contra]) -> None:
+        self._told = False  # somebody knows by an error that it did not happen
+        self._values: Iterable[T_contra] | None = None
+        if not isinstance(values, Iterable):
+            raise TypeError(f"send_all() takes an iterable of values, not {values!r}")
         self._channel = channel
-        self._values = iter(values)
+        self._values = values
 
     async def _run(self) -> None:
-        while chunk := list(islice(self._values, _CHUNK)):
-            while chunk:
-                del chunk[: await self._channel.send_some(chunk)]
+        values, self._values = self._values, None
+        if values is None:
+            raise RuntimeError(f"{self!r} has been performed already; make a new one for each time")
+        if isinstance(values, (list, tuple)):  # all there: as many at a time as there is room for
+            rest: Sequence[T_contra] = values
+            while rest:
+                chunk = list(rest[:_CHUNK])
+                rest = rest[_CHUNK:]
+                while chunk:
+                    del chunk[: await self._channel.send_some(chunk)]
+        else:  # one at a time: nothing is taken from an iterator that is not sent
+            for value in values:
+                await self._channel.send(value)
 
     def __await__(self) -> Generator[Any, Any, None]:
         return self._run().__await__()
 
     def sync(self) -> None:
         """Send all of them from this thread, blocking it as often as the channel is full."""
-        refuse_loop(lanes.lane, "sync()")
+        try:
+            refuse_loop(lanes.lane, "sync()")
+        except RuntimeError:
+            self._told = True
+            raise
         run_here(self._run())
+
+    def __repr__(self) -> str:
+        return f"<send_all to {self._channel!r}>"
+
+    def __del__(self) -> None:
+        if self._values is not None and not self._told:
+            warnings.warn(f"{self!r} was never performed: await it, or call its sync()", RuntimeWarning, stacklevel=2)
 
 
 class SendView(Generic[T_contra]):

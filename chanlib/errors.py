@@ -59,6 +59,10 @@ class ChannelClosed(ChannelError):
         if cause is not None:
             self.__cause__ = cause
 
+    def __reduce__(self) -> Any:
+        """Pickled, as to come back from another process, it leaves the channel behind."""
+        return type(self), self.args, {"arm": self.arm}
+
     @property
     def cause(self) -> BaseException | None:
         """The exception with which the channel was closed, or None."""
@@ -93,8 +97,11 @@ class Lagged(ChannelError):
     """A subscriber was overtaken: exactly `missed` items were dropped for it."""
 
     def __init__(self, missed: int) -> None:
-        super().__init__(f"{missed} item(s) missed")
+        super().__init__(missed)
         self.missed = missed
+
+    def __str__(self) -> str:
+        return f"{self.missed} item(s) missed"
 
 
 class InvalidStateError(ChannelError, asyncio.InvalidStateError, concurrent.futures.InvalidStateError):

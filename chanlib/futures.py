@@ -59,11 +59,12 @@ class Future(Latch, Generic[T]):
 
     def set_exception(self, error: BaseException, /) -> None:
         """End it with `error`, which every waiter then raises. Raises `InvalidStateError` if it is done."""
-        if isinstance(error, type) and issubclass(error, BaseException):
-            error = error()
-        if not isinstance(error, BaseException):
-            raise TypeError(f"set_exception() takes an exception, not {error!r}")
-        if not self._set_now("failed", None, error):
+        given: Any = error
+        if isinstance(given, type) and issubclass(given, BaseException):
+            given = given()
+        if not isinstance(given, BaseException) or isinstance(given, StopIteration):
+            raise TypeError(f"set_exception() takes an exception that is no StopIteration, not {error!r}")
+        if not self._set_now("failed", None, given):
             raise InvalidStateError(f"{self!r} is done already")
 
     def cancel(self) -> bool:
@@ -150,8 +151,10 @@ class Future(Latch, Generic[T]):
     def _add_callback(self, callback: Callable[[Future[T]], object]) -> None:
         if self._set:
             self._after.append(_Callback(self, callback))
+        elif self._callbacks is _NONE:
+            self._callbacks = [callback]
         else:
-            self._callbacks = [*self._callbacks, callback]
+            self._callbacks.append(callback)
 
     # ------------------------------------------------------------- other people's futures
     def to_concurrent(self) -> concurrent.futures.Future[T]:
@@ -174,16 +177,24 @@ class Future(Latch, Generic[T]):
 
     def to_asyncio(self) -> asyncio.Future[T]:
         """An `asyncio.Future` of the running loop that ends as this one does; cancelling it cancels this one."""
-        return asyncio.wrap_future(self.to_concurrent())
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("to_asyncio() needs a running asyncio loop to bind the future to") from None
+        return asyncio.wrap_future(self.to_concurrent(), loop=loop)
 
     @classmethod
     def from_concurrent(cls, other: concurrent.futures.Future[T], /) -> Future[T]:
         """A future that ends as `other` does; cancelling it asks `other` to cancel."""
+        if not isinstance(other, concurrent.futures.Future):
+            raise TypeError(f"from_concurrent() takes a concurrent.futures.Future, not {other!r}")
         return cls._follow(other)
 
     @classmethod
     def from_asyncio(cls, other: asyncio.Future[T], /) -> Future[T]:
         """A future that ends as `other` does. Call it on the thread of `other`'s loop."""
+        if not asyncio.isfuture(other):
+            raise TypeError(f"from_asyncio() takes an asyncio.Future, not {other!r}")
         return cls._follow(other)
 
     @classmethod
@@ -252,6 +263,9 @@ class Promise(Generic[T]):
     def set_exception(self, error: BaseException, /) -> None:
         """As `Future.set_exception`."""
         self._future.set_exception(error)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be copied or pickled: there is one promise for a future")
 
     def __del__(self) -> None:
         future = self._future

@@ -142,7 +142,8 @@ def select(*arms: Selectable[Any] | None, biased: bool = False) -> Op[Any]:
 
     The select is itself an `Op`: `await` it, call `sync(timeout)` in a thread, `poll()` anywhere (which decides on
     one atomic look at all arms), or nest it. It waits until an arm happens; a cancellation or a timeout takes no
-    effect on any arm. The operations given count as performed.
+    effect on any arm. The operations given count as performed. The arms of a nested select take part in the draw of
+    the outer one, and only the outer one's `biased` counts.
 
     Raises `ValueError` if no arm is enabled, `TypeError` for an arm that is no operation.
     Source of the semantics: Go's `select`; Concurrent ML.
@@ -156,17 +157,17 @@ def select(*arms: Selectable[Any] | None, biased: bool = False) -> Op[Any]:
     ops: list[Op[Any] | None] = []
     for position, arm in enumerate(arms):
         if arm is None or isinstance(arm, Op):
-            ops.append(arm)  # pyright: ignore[reportUnknownArgumentType]
+            ops.append(arm)
             continue
         make = getattr(type(arm), "__op__", None)
         op: Any = make(arm) if make is not None else None
         if not isinstance(op, Op):
-            for earlier in arms:
-                if isinstance(earlier, Op):
-                    earlier._polled = True  # the caller knows by this error: no warning on top
+            for other in (*ops, *arms):
+                if isinstance(other, Op):
+                    other._polled = True  # the caller knows by this error: no warning on top
             raise TypeError(
                 f"select(): arm {position} must be an operation such as ch.receive(), an object with one "
                 f"(an event, a future, a timer), or None, not {arm!r}"
             )
-        ops.append(op)
+        ops.append(op)  # pyright: ignore[reportUnknownArgumentType]
     return Select(ops, bool(biased))

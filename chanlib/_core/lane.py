@@ -3,11 +3,11 @@
 Worlds are asked for in this order: a task of asyncio, a task of trio, a coroutine that this thread drives
 (the threads backend), a callback on the thread of an event loop, a plain thread.
 
-The budget is tokio's "coop": at most `BUDGET` awaited operations of one thread complete without giving its
-loop a turn, over however many channels. The turn is given *before* an operation, so that a cancellation which
-arrives there means "not done". Inside trio every operation looks for a cancelled scope first, as trio's rules
-ask for; on asyncio nobody can cancel a running task but itself, and the scopes of anyio are felt at the next
-turn.
+The budget is tokio's "coop": at most `BUDGET` awaited operations of one thread complete without giving its loop a
+turn, over however many channels. A turn means that control goes back to the loop, which then steps what else is
+ready. It is given *before* an operation, so that a cancellation which arrives there means "not done". Inside trio
+every operation looks for a cancelled scope first, as trio's rules ask for; on asyncio nobody can cancel a running
+task but itself, and the scopes of anyio are felt at the next turn.
 
 trio is never imported from here. It is bound once the program has imported it, and each thread is told the
 next time it performs an operation.
@@ -28,7 +28,7 @@ import threading
 import weakref
 from asyncio import _get_running_loop as running_loop
 from collections.abc import Callable, Generator
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ class World(enum.Enum):
 class Lane:
     """One thread, as this library sees it."""
 
-    __slots__ = ("bound", "dead", "driving", "left", "loop_box", "run_box", "trio")
+    __slots__ = ("bound", "dead", "driving", "left", "loop_box", "run_box", "trio", "turned")
 
     def __init__(self) -> None:
         self.left = BUDGET
         self.trio: dict[str, Any] = {}
         self.bound = False  # is `trio` trio's own dictionary?
+        self.turned = False  # has a task given the loop a turn since this was cleared?
         self.driving = False  # does this thread drive a coroutine, or wait in `sync()`?
         # held weakly: the last box of a thread must not keep its loop alive; whoever is parked holds it
         self.loop_box: weakref.ref[LoopBox] | None = None
@@ -150,6 +151,8 @@ def world(lane: Lane) -> World:
     """Where the calling code runs."""
     loop = running_loop()
     if loop is not None and current_task(loop) is not None:
+        if lane.trio and lane.trio.get("task") is not None:
+            return _inner()
         return World.ASYNCIO
     if not lane.bound:
         _bind(lane)
@@ -160,6 +163,19 @@ def world(lane: Lane) -> World:
     if loop is not None or lane.trio.get("runner") is not None:
         return World.CALLBACK
     return World.PLAIN
+
+
+def _inner() -> World:
+    """A task of asyncio and one of trio are both executing, one inside `run` of the other: whose frame is nearer?"""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module == "trio._core._run":
+            return World.TRIO
+        if module.startswith(("asyncio.", "uvloop")):
+            return World.ASYNCIO
+        frame = frame.f_back
+    return World.ASYNCIO
 
 
 def refuse_loop(lane: Lane, what: str) -> None:
@@ -219,6 +235,7 @@ def gate(lane: Lane) -> bool:
 
 def turn(lane: Lane) -> Generator[Any, Any, None]:
     """Give the loop of this task one turn."""
+    lane.turned = True
     lane.left = max(whole_turn() - 1, 0)  # the operation that follows is the first of the new turn
     if world(lane) is World.ASYNCIO:
         yield

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .lane import lanes
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["Letter", "Mailbox", "Watch"]
 
@@ -120,18 +123,18 @@ class Watch:
         self.waiters: list[Letter] = []
 
     @classmethod
-    def join(cls, home: Mailbox, fd: int, writing: bool, waiter: Letter) -> Watch:
-        watch = home.watches.get((fd, writing))
+    def join(cls, home: Mailbox, fd: int, writing: bool, waiter: Letter) -> Self:
+        watch: Any = home.watches.get((fd, writing))
         if watch is None:
             watch = cls(home, fd, writing)
             watch.open()
             home.watches[fd, writing] = watch
         watch.waiters.append(waiter)
-        return watch
+        return watch  # type: ignore[no-any-return]
 
     def ready(self) -> None:
         """The descriptor may be used: everybody looks."""
-        for waiter in self.waiters:
+        for waiter in tuple(self.waiters):
             waiter.resume()
 
     def leave(self, waiter: Letter) -> None:

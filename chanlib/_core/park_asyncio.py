@@ -62,8 +62,11 @@ class LoopBox(Mailbox):
         lane = lanes.lane
         ready = self.ready
         while ready:
+            lane.turned = False
             ready[0].run()
             ready.popleft()
+            if lane.turned:  # the task has used up the budget and waits for its own turn
+                return
             if not lane.left:
                 lane.left = whole_turn()  # the loop gets one now
                 return
@@ -154,9 +157,13 @@ class AsyncioWaiter(Waiter):
 
     def _park_watching(self) -> Iterator[Any]:
         loop, until = self.loop, self.until
-        handle = loop.call_later(until, self.resume) if until is not None and until < 1e9 else None
-        watches = [LoopWatch.join(self.box, fd, writing, self) for fd, writing in self.fds or ()]
+        handle = None
+        watches: list[LoopWatch] = []
         try:
+            for fd, writing in self.fds or ():
+                watches.append(LoopWatch.join(self.box, fd, writing, self))
+            if until is not None and until < 1e9:
+                handle = loop.call_later(until, self.resume)
             yield self
         finally:
             if handle is not None:
@@ -172,7 +179,7 @@ class AsyncioWaiter(Waiter):
             self.box.put(self)
 
     def resume(self) -> None:
-        """On the loop's thread: make the task ready, once. Called again after an interrupt, it makes up for the rest."""
+        """On the loop's thread: make the task ready, once. Called again after an interrupt, it completes that."""
         if self.callback is None:  # not waiting yet, or stepped already
             self.woken = True
         elif _trampoline:

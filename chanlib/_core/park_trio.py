@@ -45,11 +45,16 @@ class TrioWaiter(Waiter):
 
     def _park_watching(self) -> Generator[Any, Any, None]:
         until = math.inf if self.until is None else self.until
-        watches = [RunWatch.join(self.mailbox, fd, writing, self) for fd, writing in self.fds or ()]
+        watches: list[RunWatch] = []
         try:
+            for fd, writing in self.fds or ():
+                watches.append(RunWatch.join(self.mailbox, fd, writing, self))
             with trio.CancelScope(deadline=trio.current_time() + until):
                 self.parked = True
                 yield from trio.lowlevel.wait_task_rescheduled(self.abort).__await__()
+            for watch in watches:
+                if watch.error is not None:
+                    raise watch.error
         finally:
             for watch in watches:
                 watch.leave(self)
@@ -92,11 +97,13 @@ class RunWatch(Watch):
     The task may be told to stop and find that somebody has joined before it could: then it goes on.
     """
 
-    __slots__ = ("scope",)
+    __slots__ = ("error", "scope")
 
+    error: Exception | None
     scope: trio.CancelScope
 
     def open(self) -> None:
+        self.error = None
         self.scope = trio.CancelScope()
         trio.lowlevel.spawn_system_task(self._run)
 
@@ -105,13 +112,14 @@ class RunWatch(Watch):
 
     async def _run(self) -> None:
         wait = trio.lowlevel.wait_writable if self.writing else trio.lowlevel.wait_readable
-        while self.waiters:
+        while self.waiters and self.error is None:
             with self.scope:
                 while self.waiters:
                     try:
                         await wait(self.fd)
-                    except OSError:  # closed under us, or no descriptor that can be waited for
-                        self.ready()
+                    except Exception as error:  # not for trio to wait for, closed, or waited for by another
+                        self.error = error
+                        self.ready()  # each of them raises it
                         break
                     self.ready()
             self.scope = trio.CancelScope()

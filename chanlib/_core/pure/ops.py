@@ -44,8 +44,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ...errors import WouldBlock
-from ..lane import gate, lanes, modules, refuse_loop, running_loop, turn
+from ..lane import current_task, gate, lanes, modules, refuse_loop, running_loop, turn
 from ..parking import waiter_here
+from ..unraisable import report
 from .source import Reentered, Source
 from .waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN
 
@@ -94,7 +95,11 @@ next(DONE, None)
 def seconds(value: float, argument: str) -> float:
     """A duration given by the user: any real number, negative counts as 0, NaN is refused."""
     try:
+        if isinstance(value, (str, bytes, bytearray)):
+            raise TypeError
         number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf if value > 0 else 0.0
     except (TypeError, ValueError):
         raise TypeError(f"{argument} must be a number of seconds (math.inf is allowed), not {value!r}") from None
     if math.isnan(number):
@@ -110,10 +115,11 @@ class Op(_Performable[T_co]):
     `asyncio.create_task` and `start_soon`.
     """
 
-    __slots__ = ("_about", "_polled", "_src", "_steps")
+    __slots__ = ("_about", "_driver", "_polled", "_src", "_steps")
 
     _src: Any  # what it is about; None once it is performed
-    _steps: Generator[Any, Any, T_co]  # while it is driven as a coroutine
+    _steps: Generator[Any, Any, T_co] | None  # while it is driven as a coroutine, by `_driver`; None after that
+    _driver: object
     _polled: bool  # somebody has been told that it did not happen: no warning when it is dropped
 
     # ------------------------------------------------------------- what a kind of operation defines
@@ -144,6 +150,9 @@ class Op(_Performable[T_co]):
     def _branches(self) -> list[Branch]:
         """The leaves of which exactly one is to happen. The operation itself counts as performed then."""
         raise NotImplementedError
+
+    def _restart(self) -> None:
+        """It was looked at, but not performed: time that counts from performing does not run yet."""
 
     def _describe(self, src: Any, /) -> str:
         """What it does, in words, also once it is performed."""
@@ -179,6 +188,7 @@ class Op(_Performable[T_co]):
         src = self._src
         if src is None:
             raise twice(self)
+        self._src = None  # at once: of two threads one performs it
         limit = None
         if timeout is not None or running_loop() is not None or "trio" in modules:
             try:
@@ -186,8 +196,8 @@ class Op(_Performable[T_co]):
                 limit = None if timeout is None else seconds(timeout, "timeout")
             except Exception:
                 self._polled = True  # the caller knows by this error: no warning on top
+                self._src = src
                 raise
-        self._src = None
         got = self._now(src)
         if got is PENDING:
             lane = lanes.lane
@@ -216,6 +226,7 @@ class Op(_Performable[T_co]):
         except Reentered:
             got = PENDING
         if got is PENDING:
+            self._restart()
             self._src = src
             self._polled = True
             raise self._would_block(src)
@@ -240,7 +251,7 @@ class Op(_Performable[T_co]):
                 self._abandon(waiter)
                 raise
             except BaseException as error:
-                if self._retract(waiter) or self._take_back(waiter) or not waiter.keep(error):
+                if self._undone(waiter) or not waiter.keep(error):
                     raise
                 committed = True
             if committed:
@@ -251,6 +262,14 @@ class Op(_Performable[T_co]):
                 return got  # type: ignore[no-any-return]
             if end is not None and monotonic() >= end:
                 raise TimeoutError(f"{self._describe(src)} did not happen within {limit} s")
+
+    def _undone(self, waiter: Waiter) -> bool:
+        """Has nothing happened, or could it be undone? What `on_undelivered` raises must not replace the error."""
+        try:
+            return self._retract(waiter) or self._take_back(waiter)
+        except ExceptionGroup as error:
+            report(error, f"Error while {self!r} was undone", self)
+            return True
 
     def _abandon(self, waiter: Waiter) -> None:
         """Nobody will run `waiter` again, its loop is over or its coroutine is closed: undo what it was given."""
@@ -304,14 +323,22 @@ class Op(_Performable[T_co]):
         return repr(self)
 
     def send(self, value: Any, /) -> Any:
+        driver = _driver()
         try:
             steps = self._steps
         except AttributeError:
             self._about = self._src  # for the repr of the task
+            self._driver = driver
             steps = self._steps = self.__await__()
-        if value is None:
-            return next(steps)
-        return steps.send(value)
+        if steps is None:
+            raise twice(self)
+        if self._driver is not driver:
+            raise RuntimeError(f"{self!r} is being performed by another task")
+        try:
+            return next(steps) if value is None else steps.send(value)
+        except BaseException:  # StopIteration above all
+            self._steps = None
+            raise
 
     def throw(self, *error: Any) -> Any:
         steps = getattr(self, "_steps", None)
@@ -329,6 +356,9 @@ class Op(_Performable[T_co]):
         if steps is not None and hasattr(steps, "close"):
             steps.close()
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be copied or pickled: an operation is performed once, where it was made")
+
     def __del__(self) -> None:
         try:
             if self._src is not None:
@@ -338,6 +368,16 @@ class Op(_Performable[T_co]):
 
 
 cast(Any, Coroutine).register(Op)
+
+
+def _driver() -> object:
+    """Who drives a coroutine here: a task, or a thread."""
+    loop = running_loop()
+    task = current_task(loop) if loop is not None else None
+    if task is not None:
+        return task
+    lane = lanes.lane
+    return lane.trio.get("task") or lane
 
 
 def twice(op: Op[Any]) -> RuntimeError:
@@ -405,6 +445,9 @@ class Leaf(Op[T_co]):
         if not self._hint(src):
             return PENDING
         return src._locked(self._attempt, src)
+
+    def _snapshot(self, src: Any, /) -> Any:
+        return src._locked(self._attempt, src)  # a hint is not enough for a no
 
     def _enroll(self, src: Source, waiter: Waiter, /) -> Any:
         waiter.src = src

@@ -245,11 +245,9 @@ class _Sending(_RingLeaf[T]):
     _sends = True
     _value: Any
 
-    def _hint(self, ring: Ring[Any]) -> bool:
-        return bool(
-            (ring._room < 0 and (ring._receivers or ring._end or ring._buffered() < ring._capacity))
-            or len(ring._buffer) < ring._room
-        )
+    def _hint(self, ring: Ring[Any], /) -> bool:
+        room = ring._room  # read once: it may change under us
+        return room < 0 or len(ring._buffer) < room
 
     def _undo(self, ring: Ring[Any], waiter: Any) -> bool:
         return False  # it is with the receiver
@@ -290,7 +288,7 @@ class Send(_Sending[None]):
     def _now(self, ring: Ring[Any]) -> Any:
         """As `Leaf._now`, with the short way written out: a free place in a buffer that nobody waits for."""
         if len(ring._buffer) >= ring._room:
-            return ring._locked(self._attempt, ring) if self._hint(ring) else PENDING
+            return ring._locked(self._attempt, ring) if ring._room < 0 else PENDING
         entered = put = released = False
         try:
             ring._lock.acquire()

@@ -106,15 +106,15 @@ class Choice(Op[T_co]):
 
     def _failed(self, branch: Branch, error: Exception) -> None:
         """`error` is about to be raised for `branch`: say of which arm."""
-        if branch.arm is not None and isinstance(error, ChannelClosed):
+        if branch.arm is not None and isinstance(error, ChannelClosed) and error.channel is branch.src:
             error.arm = branch.arm
 
     # ------------------------------------------------------------- performing
     def _now(self, src: Any) -> Any:
         if self._biased:
             return self._snapshot(src)
-        ready = shuffled([b for b in self._list if b.leaf._hint(b.src)])
-        for branch in ready + self._limits if self._limits else ready:
+        # Only for yes: no, or that the time is over, is decided on one look at all (`_enroll`)
+        for branch in shuffled([b for b in self._list if b.leaf._hint(b.src)]):
             leaf, source = branch.leaf, branch.src
             try:
                 if source._lock is None:
@@ -157,7 +157,7 @@ class Choice(Op[T_co]):
             assert cell is not None
             arms: list[Arm] = []
             ticket.value = arms
-            for branches in (self._list, self._limits):
+            for branches in (self._list if self._biased else shuffled(self._list), self._limits):
                 for branch in branches:
                     arm = Arm(ticket, cell, branch)
                     arms.append(arm)
@@ -211,6 +211,10 @@ class Choice(Op[T_co]):
     def _describe(self, src: Any) -> str:
         return ", ".join(b.leaf._describe(b.src) for b in self._list)
 
+    def _restart(self) -> None:
+        for branch in self._list + self._limits:
+            branch.leaf._restart()
+
     def _branches(self) -> list[Branch]:
         if self._src is None:
             raise twice(self)
@@ -245,16 +249,22 @@ class Select(Choice[Any]):
     def __init__(self, ops: Sequence[Op[Any] | None], biased: bool) -> None:
         self._src = None  # until it is whole: an error below must not look like a forgotten select
         branches: list[Branch] = []
-        for index, op in enumerate(ops):
-            if isinstance(op, Leaf):
-                if op._src is None:
-                    raise twice(op)
-                branches.append(Branch(op, op._src, (), False, index))
-                op._src = None
-            elif op is not None:
-                for branch in op._branches():
-                    branch.arm = index
-                    branches.append(branch)
+        try:
+            for index, op in enumerate(ops):
+                if isinstance(op, Leaf):
+                    if op._src is None:
+                        raise twice(op)
+                    branches.append(Branch(op, op._src, (), False, index))
+                    op._src = None
+                elif op is not None:
+                    for branch in op._branches():
+                        branch.arm = index
+                        branches.append(branch)
+        except RuntimeError:
+            for op in ops:
+                if op is not None:
+                    op._polled = True  # the caller knows by this error: no warning on top
+            raise
         if not branches:
             raise ValueError(
                 "select() needs at least one arm that is not disabled (None and never() are); "

@@ -38,7 +38,7 @@ from ..unraisable import report
 __all__ = ["Deferred", "Reentered", "Source", "transact"]
 
 _numbers = itertools.count()
-_sources: weakref.WeakSet[Source] = weakref.WeakSet()
+_sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()  # by number
 
 
 class Reentered(RuntimeError):
@@ -66,7 +66,7 @@ class Source:
         self._busy = False
         self._after: list[Wakeable] = []
         self._number = next(_numbers)
-        _sources.add(self)
+        _sources[self._number] = self
 
     def _locked(self, step: Callable[..., Any], *args: Any) -> Any:
         """`step(*args)` under the lock, then the wakes that it collected.
@@ -132,6 +132,9 @@ class Source:
 
     def _mend(self) -> None:
         """Under the lock: an interrupt has cut a step. Complete what must not stay half done."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be copied or pickled: it is one object for all who wait on it")
 
     def _settle(self) -> None:
         """Issue what a section that takes the short way out has found in `_after`."""
@@ -253,7 +256,7 @@ class _Locks:
 
 
 def _after_fork_in_child() -> None:
-    for source in list(_sources):
+    for source in list(_sources.values()):
         source._lock = threading.RLock()
         source._busy = False
         source._after = []

@@ -52,6 +52,9 @@ class Instant(Leaf[T_co]):
     def _now(self, src: Any) -> Any:
         return self._attempt(src)
 
+    def _snapshot(self, src: Any, /) -> Any:
+        return self._attempt(src)
+
     def _hint(self, src: Any) -> bool:
         return self._attempt(src) is not PENDING
 
@@ -83,6 +86,9 @@ class Sleep(Instant[None]):
         self._seconds = delay
         self._due = -1.0  # not looked at yet
         self._src = TIME
+
+    def _restart(self) -> None:
+        self._due = -1.0
 
     def _describe(self, src: Any) -> str:
         return f"sleep of {self._seconds} s"
