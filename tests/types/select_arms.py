@@ -177,9 +177,7 @@ async def eight_arms(
             assert_never(done)
 
 
-async def objects_with_an_obvious_op_stand_as_arms(
-    jobs: Channel[int], stop: Event, answer: Future[bytes]
-) -> None:
+async def objects_with_an_obvious_op_stand_as_arms(jobs: Channel[int], stop: Event, answer: Future[bytes]) -> None:
     done = await select(jobs.receive(), stop, answer, after(5))
     match done:
         case 0, job:
