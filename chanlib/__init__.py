@@ -3,9 +3,7 @@
 from ._core.engine import Op as Op
 from .channels import Channel as Channel
 from .channels import ChannelStatistics as ChannelStatistics
-from .channels import ReceiveView as ReceiveView
 from .channels import SendAll as SendAll
-from .channels import SendView as SendView
 from .errors import BrokenChannel as BrokenChannel
 from .errors import BrokenFuture as BrokenFuture
 from .errors import ChannelClosed as ChannelClosed
@@ -34,3 +32,5 @@ from .timers import after as after
 from .timers import every as every
 from .timers import never as never
 from .timers import sleep as sleep
+from .views import ReceiveView as ReceiveView
+from .views import SendView as SendView

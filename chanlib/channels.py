@@ -31,14 +31,14 @@ from ._core.engine import (
 from ._core.lane import lanes, refuse_loop
 from ._core.running import run_here
 from .errors import BrokenChannel, ChannelClosed, EndOfChannel, HandleClosed
+from .views import ReceiveView, SendView
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Channel", "ChannelStatistics", "ReceiveView", "SendAll", "SendView"]
+__all__ = ["Channel", "ChannelStatistics", "SendAll"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
 _CHUNK = 32  # values that `send_all` offers at a time: one operation of the budget
@@ -485,105 +485,6 @@ class SendAll(Generic[T_contra]):
     def __del__(self) -> None:
         if self._values is not None and not self._told:
             warnings.warn(f"{self!r} was never performed: await it, or call its sync()", RuntimeWarning, stacklevel=2)
-
-
-class SendView(Generic[T_contra]):
-    """A channel that can only be sent to."""
-
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: Channel[T_contra]) -> None:
-        self._channel = channel
-
-    def send(self, value: T_contra, /) -> Op[None]:
-        """As `Channel.send`."""
-        return self._channel.send(value)
-
-    def send_nowait(self, value: T_contra, /) -> None:
-        """As `Channel.send_nowait`."""
-        self._channel.send_nowait(value)
-
-    def send_some(self, values: Sequence[T_contra], /) -> Op[int]:
-        """As `Channel.send_some`."""
-        return self._channel.send_some(values)
-
-    def send_all(self, values: Iterable[T_contra], /) -> SendAll[T_contra]:
-        """As `Channel.send_all`."""
-        return self._channel.send_all(values)
-
-    def close(self, cause: BaseException | None = None) -> bool:
-        """As `Channel.close`: it ends for every sender."""
-        return self._channel.close(cause)
-
-    @property
-    def is_closed(self) -> bool:
-        """As `Channel.is_closed`."""
-        return self._channel.is_closed
-
-    def wait_closed(self) -> Op[None]:
-        """As `Channel.wait_closed`."""
-        return self._channel.wait_closed()
-
-    def statistics(self) -> ChannelStatistics:
-        """As `Channel.statistics`."""
-        return self._channel.statistics()
-
-    def __repr__(self) -> str:
-        return f"<sender of {self._channel!r}>"
-
-
-class ReceiveView(Generic[T_co]):
-    """A channel that can only be received from."""
-
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: Channel[T_co]) -> None:
-        self._channel = channel
-
-    def receive(self) -> Op[T_co]:
-        """As `Channel.receive`."""
-        return self._channel.receive()
-
-    def receive_nowait(self) -> T_co:
-        """As `Channel.receive_nowait`."""
-        return self._channel.receive_nowait()
-
-    def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:
-        """As `Channel.receive_some`."""
-        return self._channel.receive_some(max)
-
-    def drain(self) -> list[T_co]:
-        """As `Channel.drain`."""
-        return self._channel.drain()
-
-    def cancel(self, cause: BaseException | None = None) -> bool:
-        """As `Channel.cancel`."""
-        return self._channel.cancel(cause)
-
-    @property
-    def is_closed(self) -> bool:
-        """As `Channel.is_closed`."""
-        return self._channel.is_closed
-
-    def wait_closed(self) -> Op[None]:
-        """As `Channel.wait_closed`."""
-        return self._channel.wait_closed()
-
-    def statistics(self) -> ChannelStatistics:
-        """As `Channel.statistics`."""
-        return self._channel.statistics()
-
-    def __op__(self) -> Op[T_co]:
-        return self._channel.receive()
-
-    def __iter__(self) -> Iterator[T_co]:
-        return iter(self._channel)
-
-    def __aiter__(self) -> AsyncIterator[T_co]:
-        return aiter(self._channel)
-
-    def __repr__(self) -> str:
-        return f"<receiver of {self._channel!r}>"
 
 
 def _capacity(value: Any) -> float:

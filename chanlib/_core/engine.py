@@ -17,7 +17,8 @@ hooks `Ring._over(kind)` that make a channel's errors. Everything else is Python
 from __future__ import annotations
 
 from .pure.latch import Latch, Passed
-from .pure.ops import PENDING, Leaf, Op, seconds
+from .pure.leaf import Leaf
+from .pure.ops import PENDING, Op, seconds
 from .pure.ring import Drain, Receive, ReceiveSome, Ring, Send, SendSome
 from .pure.select import Choice, Mapped, Never, Select, Within
 from .pure.source import Reentered, Source, transact

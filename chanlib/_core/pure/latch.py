@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from .ops import PENDING, Leaf
+from .leaf import Leaf
+from .ops import PENDING
 from .source import Source
 from .waiters import FEW, SERVED, WaitQueue
 

@@ -28,7 +28,8 @@ from typing import Any, Generic, TypeVar
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
 from ..lane import Lane, gate, lanes, modules, turn
 from ..parking import waiter_here
-from .ops import DONE, PENDING, Leaf, twice
+from .leaf import Leaf
+from .ops import DONE, PENDING, twice
 from .source import Source
 from .waiters import ENDED, FEW, SERVED, WaitQueue
 

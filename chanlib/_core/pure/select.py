@@ -26,7 +26,8 @@ from itertools import permutations
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ...errors import ChannelClosed
-from .ops import PENDING, Branch, Leaf, Op, Path, twice
+from .leaf import Branch, Leaf
+from .ops import PENDING, Op, Path, twice
 from .source import Reentered, Source, transact
 from .waiters import TAKEN, Arm
 

@@ -13,7 +13,8 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ..lane import World, lanes, running_loop, trio_module, world
-from .ops import PENDING, Leaf
+from .leaf import Leaf
+from .ops import PENDING
 from .select import TIME
 
 __all__ = ["Instant", "Sleep", "clock_here"]
