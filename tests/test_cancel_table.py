@@ -397,6 +397,26 @@ def test_an_item_given_back_twice_keeps_its_place(aio: World, commit: Commit) ->
     aio.run(main)
 
 
+def test_the_peak_counts_what_follows_an_item_given_back(aio: World) -> None:
+    """The buffer is used for the first time when the item given back makes way for a waiting sender's."""
+
+    async def main() -> None:
+        ch = Channel[int](1)
+        task = asyncio.create_task(receive_one(ch.receive(), []))
+        await parked(ch, receivers=1)
+        ch.send_nowait(1)
+        task.cancel()
+        await cancelled(task)
+        sending = asyncio.create_task(ch.send(2))
+        await parked(ch, senders=1)
+        assert await ch.receive() == 1
+        await sending
+        statistics = ch.statistics()
+        assert (statistics.buffered, statistics.peak) == (1, 1)
+
+    aio.run(main)
+
+
 # --------------------------------------------------------------------- given back when it is all over
 
 

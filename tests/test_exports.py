@@ -42,7 +42,7 @@ def part(path: Path) -> str:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The parts of chanlib that a file imports from when it runs, anywhere in it; what only checkers read is left out."""
+    """The parts of chanlib that a file imports from when it runs; what only checkers read is left out."""
     package = ["chanlib", *path.relative_to(PACKAGE).parts[:-1]]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
