@@ -388,3 +388,20 @@ def test_the_trampoline_steps_one_budget_at_a_time_however_many_tasks_are_ready(
         assert seen[1] - seen[0] <= 2 * lowlevel.BUDGET
 
     asyncio.run(main())
+
+
+def test_a_value_moved_into_the_buffer_from_a_waiting_sender_counts_for_the_peak() -> None:
+    async def main() -> None:
+        channel = Channel[int](1)
+        receiving = asyncio.create_task(channel.receive())
+        await asyncio.sleep(0)
+        channel.send_nowait(1)  # handed over: the buffer was never used
+        receiving.cancel()
+        await asyncio.wait([receiving])  # given back
+        sending = asyncio.create_task(channel.send(2))
+        await asyncio.sleep(0)
+        assert await channel.receive() == 1
+        assert channel.statistics()[1] == channel.statistics().peak == 1
+        await sending
+
+    asyncio.run(main())

@@ -143,6 +143,8 @@ class Ring(Source, Generic[T]):
             sender.value = None
             sender.state = SERVED
             self._buffer.append(value)
+            if len(self._buffer) > self._peak:
+                self._peak = len(self._buffer)
 
     def _refresh(self) -> None:
         """Make the two hints true again."""
