@@ -1317,7 +1317,7 @@ cuts = pytest.mark.parametrize(("name", "cut"), [pytest.param(n, c, id=f"{n}-{c.
 amounts = pytest.mark.parametrize(
     "items",
     [
-        200,
+        120,
         pytest.param(20_000, id="stress", marks=[pytest.mark.stress, pytest.mark.timeout(300)]),
     ],
 )

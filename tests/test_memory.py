@@ -31,6 +31,26 @@ many_rounds = pytest.mark.parametrize("rounds", [2_000, pytest.param(100_000, id
 few_rounds = pytest.mark.parametrize("rounds", [1_000, pytest.param(20_000, id="stress", marks=stress)])
 
 
+# asyncio's debug mode records a stack at every step: it says nothing about memory, and takes long.
+LOOPS = ["asyncio", "uvloop", "trio"]
+
+
+@pytest.fixture(params=[*LOOPS, "threads"])
+def world(request: pytest.FixtureRequest) -> World:
+    """Each world but asyncio's debug mode."""
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return worlds.ALL[request.param]
+
+
+@pytest.fixture(params=LOOPS)
+def loop_world(request: pytest.FixtureRequest) -> World:
+    """Each of these that can cancel."""
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    return worlds.ALL[request.param]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def set_aside_what_is_there() -> Iterator[None]:
     """Collections need not go through what pytest and the libraries hold: that takes most of the time."""
@@ -45,17 +65,8 @@ def blocks() -> int:
     return sys.getallocatedblocks()
 
 
-def debugging() -> bool:
-    try:
-        return asyncio.get_running_loop().get_debug()
-    except RuntimeError:
-        return False
-
-
 async def assert_flat(once: Callable[[int], Awaitable[object]], rounds: int, *, timers: bool = False) -> None:
     """`once(n)` does `n` rounds: after a few to warm up, many keep no more than those did."""
-    if not in_trio_task() and debugging():
-        rounds = min(rounds // 2, 10_000)  # a stack is recorded at every step
     # trio keeps up to a thousand deadlines that are off before it tidies up
     slack = 3000 if timers and in_trio_task() else 500
     await once(rounds // 5)
