@@ -96,7 +96,7 @@ class Channel(Ring[T]):
         self._cause: BaseException | None = None
         self._closing: _Closing | None = None
         self._undelivered = on_undelivered
-        self._unwanted: deque[T] = deque()
+        self._unwanted: deque[T] | None = None  # made when needed
 
     # ------------------------------------------------------------- sending
     def send(self, value: T, /) -> Op[None]:
@@ -294,16 +294,18 @@ class Channel(Ring[T]):
 
     def _discard(self, values: list[T]) -> None:
         if self._undelivered is not None:
+            if self._unwanted is None:
+                self._unwanted = deque()
             self._unwanted += values
             self._after.append(_Undelivered(self))
 
     def _tell_undelivered(self) -> None:
         """Outside the lock: hand over what will never be delivered. Errors are raised together, at the end."""
-        tell = self._undelivered
+        tell, unwanted = self._undelivered, self._unwanted
         errors: list[Exception] = []
-        while tell is not None:
+        while tell is not None and unwanted is not None:
             try:
-                value = self._unwanted.popleft()
+                value = unwanted.popleft()
             except IndexError:
                 break
             try:

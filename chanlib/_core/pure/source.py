@@ -38,7 +38,17 @@ from ..unraisable import report
 __all__ = ["Deferred", "Reentered", "Source", "transact"]
 
 _numbers = itertools.count()
-_sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()  # by number
+
+
+class _Entry(weakref.ref["Source"]):
+    """A source in the list of those that a fork must look after: told apart by identity, whatever its class defines."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+_sources: set[_Entry] = set()
 
 
 class Reentered(RuntimeError):
@@ -66,7 +76,7 @@ class Source:
         self._busy = False
         self._after: list[Wakeable] = []
         self._number = next(_numbers)
-        _sources[self._number] = self
+        _sources.add(_Entry(self, _sources.discard))
 
     def _locked(self, step: Callable[..., Any], *args: Any) -> Any:
         """`step(*args)` under the lock, then the wakes that it collected.
@@ -256,7 +266,10 @@ class _Locks:
 
 
 def _after_fork_in_child() -> None:
-    for source in list(_sources.values()):
+    for entry in list(_sources):
+        source = entry()
+        if source is None:
+            continue
         source._lock = threading.RLock()
         source._busy = False
         source._after = []
