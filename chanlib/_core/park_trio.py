@@ -49,9 +49,16 @@ class TrioWaiter(Waiter):
         try:
             for fd, writing in self.fds or ():
                 watches.append(RunWatch.join(self.mailbox, fd, writing, self))
-            with trio.CancelScope(deadline=trio.current_time() + until):
+            with trio.CancelScope(deadline=trio.current_time() + until) as scope:
+
+                def abort(raise_cancel: Any) -> trio.lowlevel.Abort:
+                    if not scope.cancel_called:
+                        return self.abort(raise_cancel)
+                    self.resume()  # by its own time limit: no error, whose traceback trio would keep for a while
+                    return trio.lowlevel.Abort.FAILED
+
                 self.parked = True
-                yield from trio.lowlevel.wait_task_rescheduled(self.abort).__await__()
+                yield from trio.lowlevel.wait_task_rescheduled(abort).__await__()
             for watch in watches:
                 if watch.error is not None:
                     raise watch.error
