@@ -109,6 +109,7 @@ class Leaf(Op[T_co]):
             if not self._undo(waiter.src, waiter):
                 return False
             waiter.state = WITHDRAWN
+            waiter.value = None
         return True
 
     def _collect(self, waiter: Any) -> Any:

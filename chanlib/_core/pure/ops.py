@@ -248,7 +248,14 @@ class Op(_Performable[T_co]):
                 self._abandon(waiter)
                 raise
             except BaseException as error:
-                if self._undone(waiter) or not waiter.keep(error):
+                try:
+                    undone = self._undone(waiter)
+                except Exception:
+                    raise
+                except BaseException:  # an interrupt on top
+                    self._undone(waiter)
+                    raise
+                if undone or not waiter.keep(error):
                     raise
                 committed = True
             if committed:
@@ -267,6 +274,11 @@ class Op(_Performable[T_co]):
         except ExceptionGroup as error:
             report(error, f"Error while {self!r} was undone", self)
             return True
+        except Exception:
+            raise
+        except BaseException:  # an interrupt on top: what it has cut is gone through again
+            self._undone(waiter)
+            raise
 
     def _abandon(self, waiter: Waiter) -> None:
         """Nobody will run `waiter` again, its loop is over or its coroutine is closed: undo what it was given."""

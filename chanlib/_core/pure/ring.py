@@ -20,7 +20,7 @@ Invariants, whenever the lock is free:
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect
 from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any, Generic, TypeVar
@@ -153,13 +153,19 @@ class Ring(Source, Generic[T]):
 
     def _give_back(self, order: int, value: T) -> None:
         """A receiver that was served is gone: its value goes to the next, or to the head."""
-        self._received -= 1
         if self._end == CANCELLED:
+            self._received -= 1
             self._dropped += 1
             self._discard([value])
-        elif not (self._receivers and self._hand_over(value, order)):
-            insort(self._returned, (order, value), key=_order)
-            self._refresh()
+        elif self._receivers and self._hand_over(value, order):
+            self._received -= 1
+        else:
+            place = bisect(self._returned, order, key=_order)
+            # from here on no call, and one store that decides: cut by an interrupt, this is done again
+            self._returned = [*self._returned[:place], (order, value), *self._returned[place:]]
+            self._received -= 1
+            self._plain = False
+            self._room = -1
 
     def _discard(self, values: list[T]) -> None:
         """Values that were taken and will never be delivered: to be told outside the lock."""
@@ -310,7 +316,12 @@ class Send(_Sending[None]):
             if ring._after:
                 ring._settle()
         except BaseException:
-            ring._recover(entered, released)
+            cut = [released, entered, None]
+            try:
+                ring._recover(cut)
+            except BaseException:
+                ring._recover(cut)
+                raise
             raise
         return None if put else ring._locked(self._attempt, ring)
 
@@ -363,8 +374,7 @@ class _Receiving(_RingLeaf[T]):
         ring._wait_to_receive(waiter)
 
     def _undo(self, ring: Ring[Any], waiter: Any) -> bool:
-        value, waiter.value = waiter.value, None
-        ring._give_back(waiter.order, value)
+        ring._give_back(waiter.order, waiter.value)
         return True
 
     def _would_block(self, ring: Ring[Any]) -> WouldBlock:
@@ -402,7 +412,12 @@ class Receive(_Receiving[T]):
             if ring._after:
                 ring._settle()
         except BaseException:
-            ring._recover(entered, released)
+            cut = [released, entered, None]
+            try:
+                ring._recover(cut)
+            except BaseException:
+                ring._recover(cut)
+                raise
             raise
         return ring._locked(self._attempt, ring) if value is PENDING else value
 

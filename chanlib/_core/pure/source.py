@@ -17,8 +17,9 @@ Who may do what, and when:
     it is put into `_after` before it is claimed, and a commit is a single store, so that a woken waiter that
     finds itself claimed but not served knows that nothing happened and starts again. CPython raises
     interrupts only at calls and backward jumps; a commit therefore makes its stores first and its one call
-    last. What else a cut step may leave half done, `_mend` completes before the lock is released. (A second
-    interrupt that strikes while the first is being handled is beyond this.)
+    last. What else a cut step may leave half done, `_mend` completes before the lock is released. All of this may
+    be cut by a second interrupt, and is then gone through again. (A third that strikes at the first instruction
+    of that is beyond this.)
 5.  Several sources are locked in creation order only (`transact`).
 6.  After a fork the child has one thread. Every source gets a fresh lock and forgets its waiters, which live
     in the parent.
@@ -106,9 +107,12 @@ class Source:
                 for item in todo:
                     item.wake()
         except BaseException:
-            self._recover(entered, released)
-            if todo is not None:
-                issue(todo)
+            cut = [released, entered, todo]
+            try:
+                self._recover(cut)
+            except BaseException:
+                self._recover(cut)
+                raise
             raise
         if failure is not None:
             try:
@@ -119,26 +123,15 @@ class Source:
             raise Reentered(self)
         return result
 
-    def _recover(self, entered: bool, released: bool) -> None:
-        """An interrupt has cut a locked section: leave it in order."""
-        issue(self._leave_cut(entered, released))
-        if released and self._after:
-            self._settle()
+    def _recover(self, cut: list[Any]) -> None:
+        """An interrupt has cut a locked section: leave it in order.
 
-    def _leave_cut(self, entered: bool, released: bool) -> list[Wakeable]:
-        """Mend and unlock; the wakes that are to be issued then.
-
-        Owning the lock without having released it means that `acquire` had returned, also if this section is
-        nested in another: an owner never fails to acquire again.
+        `cut` is [was the lock released?, was it entered?, the wakes being issued or None]. It is called from an
+        `except` clause, and once more if a further interrupt strikes before it can see to that itself.
         """
-        todo: list[Wakeable] = []
-        if not released and self._lock._is_owned():
-            if entered:
-                self._mend()
-                self._busy = False
-                todo, self._after = self._after, []
-            self._lock.release()
-        return todo
+        if len(cut) < 4:
+            cut.append(_Locks((self,), not cut[0], cut[1], cut[2] or []))
+        cut[3].cut()
 
     def _mend(self) -> None:
         """Under the lock: an interrupt has cut a step. Complete what must not stay half done."""
@@ -181,19 +174,13 @@ class Deferred:
 
 
 def issue(todo: list[Wakeable]) -> None:
-    """Wake everybody in `todo`, all of them even if an interrupt comes between."""
-    try:
-        for item in todo:
-            item.wake()
-    except BaseException:
-        for item in todo:
-            item.wake()
-        raise
+    for item in todo:
+        item.wake()
 
 
 def transact(sources: Sequence[Source], step: Callable[[], Any]) -> Any:
     """`step()` under the locks of all `sources`, which are in creation order and without repetition."""
-    locks = _Locks(sources)
+    locks = _Locks(sources, 0, False, [])
     failure: Exception | None = None
     result = None
     try:
@@ -207,7 +194,11 @@ def transact(sources: Sequence[Source], step: Callable[[], Any]) -> Any:
         for item in locks.todo:
             item.wake()
     except BaseException:
-        locks.cut()
+        try:
+            locks.cut()
+        except BaseException:
+            locks.cut()
+            raise
         raise
     if failure is not None:
         try:
@@ -228,12 +219,13 @@ class _Locks:
 
     __slots__ = ("entered", "held", "reentered", "sources", "todo", "tried")
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Source], tried: int, entered: bool, todo: list[Wakeable]) -> None:
         self.sources = sources
-        self.tried = self.held = 0
-        self.entered = False  # are all of them ours?
+        self.tried = tried
+        self.held = 0
+        self.entered = entered  # are all of them ours?
         self.reentered: Source | None = None
-        self.todo: list[Wakeable] = []
+        self.todo = todo
 
     def take(self) -> None:
         for source in self.sources:
@@ -247,10 +239,12 @@ class _Locks:
             for source in self.sources:
                 source._busy = True
 
-    def release(self) -> None:
+    def release(self, mend: bool = False) -> None:
         while self.held:
             source = self.sources[self.held - 1]
             if self.entered:
+                if mend:
+                    source._mend()
                 source._busy = False
                 if source._after:
                     self.todo += source._after
@@ -259,10 +253,29 @@ class _Locks:
             source._lock.release()
 
     def cut(self) -> None:
-        """An interrupt came: release what is held, or has perhaps just been taken, and wake whom we have claimed."""
-        for source in self.sources[: max(self.tried, self.held)]:
-            self.todo += source._leave_cut(self.entered, False)
-        issue(self.todo)
+        """An interrupt came: release what is held, and wake whom we have claimed.
+
+        The lock that was being taken is ours if we own it, also if this section is nested in another: an owner
+        never fails to acquire again. Should a further interrupt cut this too, it goes on where it was.
+        """
+        try:
+            if self.tried > self.held:
+                if self.sources[self.held]._lock._is_owned():
+                    self.held = self.tried
+                else:
+                    self.tried = self.held
+            self.release(mend=True)
+            issue(self.todo)
+            settle(self.sources)
+        except BaseException:
+            self.cut()
+            raise
+
+
+def settle(sources: Sequence[Source]) -> None:
+    for source in sources:
+        if source._after:
+            source._settle()
 
 
 def _after_fork_in_child() -> None:
