@@ -1,9 +1,17 @@
 """chanlib: one library for everything that waits in a Python program."""
 
 from ._core.engine import Op as Op
+from .barriers import Barrier as Barrier
+from .barriers import BarrierStatistics as BarrierStatistics
+from .broadcasts import Broadcast as Broadcast
+from .broadcasts import BroadcastStatistics as BroadcastStatistics
+from .broadcasts import Subscription as Subscription
+from .broadcasts import SubscriptionStatistics as SubscriptionStatistics
 from .channels import Channel as Channel
 from .channels import ChannelStatistics as ChannelStatistics
-from .channels import SendAll as SendAll
+from .ends import Receiver as Receiver
+from .ends import Sender as Sender
+from .ends import open_channel as open_channel
 from .errors import BrokenChannel as BrokenChannel
 from .errors import BrokenFuture as BrokenFuture
 from .errors import ChannelClosed as ChannelClosed
@@ -22,10 +30,21 @@ from .futures import FutureCancelled as FutureCancelled
 from .futures import FutureStatistics as FutureStatistics
 from .futures import Promise as Promise
 from .futures import open_future as open_future
+from .locks import Condition as Condition
+from .locks import ConditionStatistics as ConditionStatistics
+from .locks import Lock as Lock
+from .locks import LockStatistics as LockStatistics
+from .locks import Semaphore as Semaphore
+from .locks import SemaphoreStatistics as SemaphoreStatistics
+from .locks import Waiting as Waiting
+from .permits import Permit as Permit
 from .selecting import Selectable as Selectable
 from .selecting import select as select
+from .sending import SendAll as SendAll
 from .sides import ReceiveSide as ReceiveSide
 from .sides import SendSide as SendSide
+from .signals import Signals as Signals
+from .signals import signals as signals
 from .timers import Ticker as Ticker
 from .timers import Timer as Timer
 from .timers import after as after
@@ -34,3 +53,6 @@ from .timers import never as never
 from .timers import sleep as sleep
 from .views import ReceiveView as ReceiveView
 from .views import SendView as SendView
+from .watch import Observer as Observer
+from .watch import Watch as Watch
+from .watch import WatchStatistics as WatchStatistics

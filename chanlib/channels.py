@@ -9,14 +9,17 @@ Lock discipline: whatever touches the ring's state goes through `Ring._locked`; 
 from __future__ import annotations
 
 import math
-import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
 
 from ._core.engine import (
+    DROP_NEWEST,
+    DROP_OLDEST,
     PENDING,
+    RAISE,
+    WAIT,
     Drain,
     Latch,
     Op,
@@ -24,24 +27,28 @@ from ._core.engine import (
     Receive,
     ReceiveSome,
     Reentered,
+    Reserve,
     Ring,
     Send,
     SendSome,
 )
-from ._core.lane import lanes, refuse_loop
-from ._core.running import run_here
-from .errors import BrokenChannel, ChannelClosed, EndOfChannel, HandleClosed
+from .errors import BrokenChannel, ChannelClosed, ChannelFull, EndOfChannel, HandleClosed
+from .iterating import Items, items
+from .permits import Permit
+from .sending import SendAll
 from .views import ReceiveView, SendView
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Channel", "ChannelStatistics", "SendAll"]
+__all__ = ["Channel", "ChannelStatistics"]
 
 T = TypeVar("T")
-T_contra = TypeVar("T_contra", contravariant=True)
 
-_CHUNK = 32  # values that `send_all` offers at a time: one operation of the budget
+Overflow = Literal["wait", "raise", "drop_oldest", "drop_newest"]
+
+_ORDERS = ("fifo", "lifo", "priority")
+_POLICIES = {"wait": WAIT, "raise": RAISE, "drop_oldest": DROP_OLDEST, "drop_newest": DROP_NEWEST}
 
 
 class ChannelStatistics(NamedTuple):
@@ -60,17 +67,26 @@ class ChannelStatistics(NamedTuple):
 
 
 class Channel(Ring[T]):
-    """A channel of values of type `T`, first in, first out, for any number of senders and receivers.
+    """A channel of values of type `T` for any number of senders and receivers.
 
     `capacity` is how many values it holds for receivers to come: 0 means rendezvous (a send returns only after
     a receiver has taken the value), `math.inf` no bound. It may be made anywhere, also before any loop runs, and
     used at the same moment by tasks of several asyncio loops, of trio and by threads. It is always true.
 
+    `order` says which of the values inside is received next: "fifo", the one that came first; "lifo", the one that
+    came last; "priority", the smallest (`<`), and of equal ones the first. A value that does not compare with
+    those inside is refused with the error of the comparison, which runs while the channel is locked.
+
+    `overflow` says what a send does that finds no room: "wait"; "raise" `ChannelFull`; "drop_oldest", which makes
+    room by dropping what has been inside for longest; "drop_newest", which drops the value itself. Dropped values
+    are counted and go to `on_undelivered`. A rendezvous can only wait.
+
     `name` shows in its `repr` and in errors. `on_undelivered` is called, outside of every lock, with each value
     that the channel had taken and will never deliver. A value whose send raised is not among them.
 
-    Raises `ValueError` or `TypeError` for a capacity that is not an integer of at least 0 or `math.inf`.
-    Source of the semantics: Go's channels; closing as in trio and anyio.
+    Raises `ValueError` or `TypeError` for a capacity that is not an integer of at least 0 or `math.inf`, and for an
+    unknown `order` or `overflow`.
+    Source of the semantics: Go's channels; closing as in trio and anyio; overflow as in Kotlin's channels.
 
         jobs: Channel[str] = Channel(10)
         await jobs.send("a")         # in a task
@@ -86,15 +102,23 @@ class Channel(Ring[T]):
         self,
         capacity: float,
         *,
+        order: Literal["fifo", "lifo", "priority"] = "fifo",
+        overflow: Overflow = "wait",
         name: str | None = None,
         on_undelivered: Callable[[T], object] | None = None,
     ) -> None:
-        super().__init__(_capacity(capacity))
+        if order not in _ORDERS:
+            raise ValueError(f"order must be one of {', '.join(map(repr, _ORDERS))}, not {order!r}")
+        if overflow not in _POLICIES:
+            raise ValueError(f"overflow must be one of {', '.join(map(repr, _POLICIES))}, not {overflow!r}")
+        super().__init__(_capacity(capacity), order, _POLICIES[overflow])
+        if not self._capacity and self._overflow != WAIT:
+            raise ValueError(f"overflow must be 'wait' if the capacity is 0, not {overflow!r}: there is no buffer")
         if on_undelivered is not None and not callable(on_undelivered):
             raise TypeError(f"on_undelivered must be a function of one value, not {on_undelivered!r}")
         self._name = name
         self._cause: BaseException | None = None
-        self._closing: _Closing | None = None
+        self._closing: Closing | None = None
         self._undelivered = on_undelivered
         self._unwanted: deque[T] | None = None  # made when needed
 
@@ -120,28 +144,59 @@ class Channel(Ring[T]):
         signal handler in the middle of an operation of this very thread on this channel, it returns at once and
         takes effect when that operation is over; if it is refused then, the value goes to `on_undelivered`.
         """
-        op: Send = Send()
+        self._send_now(Send(), value)
+
+    def _send_now(self, op: Send, value: T) -> None:
         op._value = value
         op._src = None
         try:
             if op._now(self) is None or op._snapshot(self) is None:
                 return
         except Reentered:
-            self._defer(lambda: self._send_late(value))
+            self._defer(lambda: self._send_late(op))
             return
         raise self._full()
 
-    def _send_late(self, value: T) -> None:
-        op: Send = Send()
-        op._value = value
-        op._src = None
+    def _send_late(self, op: Send) -> None:
         try:
             if self._locked(op._attempt, self) is None:
                 return
-        except ChannelClosed:
+        except (ChannelClosed, ChannelFull):
             pass
         if self._undelivered is not None:
-            self._undelivered(value)
+            self._undelivered(op._value)
+
+    def force_send(self, value: T, /) -> list[T]:
+        """Put `value` in at once: if there is no room, in place of the value that has been inside for longest.
+
+        Returns what it displaced, a list of one value or none; that counts as dropped, and is not told to
+        `on_undelivered`. It passes senders that wait. Never blocks. Raises `ChannelFull` where nothing can be
+        displaced (a rendezvous without a receiver, or all places reserved), and as `send` if the channel is closed.
+        Source of the semantics: async-channel.
+        """
+        return self._locked(self._force, value)  # type: ignore[no-any-return]
+
+    def reserve(self, places: int = 1, /) -> Op[Permit[T]]:
+        """Wait until `places` are free and take them, all at once: the `Permit` fills them later, without waiting.
+
+        First in, first out with the senders: nobody passes a reservation that waits. A cancelled one has no
+        effect. A channel that is closed meanwhile honours permits granted before; its receivers wait for them.
+
+        Raises `ValueError` for fewer than one place or more than the capacity, and so on a rendezvous, and where
+        `overflow` is not "wait"; otherwise as `send`. Source of the semantics: tokio's `mpsc`.
+        """
+        self._check_places(places)
+        return Reserve(self, Permit(self, places))
+
+    def _check_places(self, places: Any) -> None:
+        if isinstance(places, bool) or not isinstance(places, int):
+            raise TypeError(f"places must be an integer, not {places!r}")
+        if not 1 <= places <= self._capacity:
+            raise ValueError(f"places must be from 1 to the capacity of {self!r}, not {places!r}")
+        if self._overflow != WAIT:
+            raise ValueError(
+                f"{self!r} does not make senders wait, so there is nothing to reserve: use overflow='wait'"
+            )
 
     def send_some(self, values: Sequence[T], /) -> Op[int]:
         """Put in as many of `values` as there is room for, from the first on; the result says how many.
@@ -180,7 +235,9 @@ class Channel(Ring[T]):
 
     def receive_nowait(self) -> T:
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
-        op: Receive[T] = Receive()
+        return self._receive_now(Receive())
+
+    def _receive_now(self, op: Receive[T]) -> T:
         op._src = None
         try:
             value = op._now(self)
@@ -197,12 +254,15 @@ class Channel(Ring[T]):
 
         `receive_some(0)` is `[]` at once. Raises as `receive`.
         """
-        if isinstance(max, bool) or not (max == math.inf or isinstance(max, int)) or max < 0:
-            raise ValueError(f"max must be an integer of at least 0, or math.inf, not {max!r}")
         op: ReceiveSome[T] = ReceiveSome()
-        op._max = max
+        op._max = self._check_max(max)
         op._src = self
         return op
+
+    def _check_max(self, value: Any) -> float:
+        if isinstance(value, bool) or not (value == math.inf or isinstance(value, int)) or value < 0:
+            raise ValueError(f"max must be an integer of at least 0, or math.inf, not {value!r}")
+        return value  # type: ignore[no-any-return]
 
     def drain(self) -> list[T]:
         """Take everything that is there now, those of waiting senders included; `[]` if there is nothing."""
@@ -214,19 +274,10 @@ class Channel(Ring[T]):
         return self.receive()
 
     def __iter__(self) -> Iterator[T]:
-        refuse_loop(lanes.lane, "iterating over a channel with `for`")
-        return self._items()
-
-    def _items(self) -> Generator[T, None, None]:
-        while True:
-            try:
-                value = self.receive().sync()
-            except EndOfChannel:
-                return
-            yield value
+        return items(self.receive, "a channel")
 
     def __aiter__(self) -> AsyncIterator[T]:
-        return _Items(self)
+        return Items(self.receive)
 
     # ------------------------------------------------------------- ending
     def close(self, cause: BaseException | None = None) -> bool:
@@ -274,7 +325,7 @@ class Channel(Ring[T]):
 
     def _watch_closing(self) -> None:
         if self._closing is None:
-            closing = _Closing(self)
+            closing = Closing(self)
             closing._set = self._end != 0
             self._closing = closing
 
@@ -378,13 +429,17 @@ class Channel(Ring[T]):
             buffered=buffered,
             waiting_senders=senders,
             waiting_receivers=receivers,
-            senders=None,
-            receivers=None,
+            senders=self._ends(True),
+            receivers=self._ends(False),
             sent=received + dropped + buffered,
             received=received,
             dropped=dropped,
             peak=self._peak,
         )
+
+    def _ends(self, sending: bool) -> int | None:
+        """How many ends are open; None: they are not counted."""
+        return None
 
     def __repr__(self) -> str:
         label = repr(self._name) if self._name is not None else f"#{self._number}"
@@ -405,12 +460,12 @@ class _Undelivered:
         self.channel._tell_undelivered()
 
 
-class _Closing(Latch):
+class Closing(Latch):
     """What `wait_closed` waits for."""
 
     __slots__ = ("_channel",)
 
-    def __init__(self, channel: Channel[Any]) -> None:
+    def __init__(self, channel: object) -> None:
         super().__init__()
         self._channel = channel
 
@@ -423,70 +478,6 @@ class _Closing(Latch):
 
     def __repr__(self) -> str:
         return f"the end of {self._channel!r}"
-
-
-class _Items(AsyncIterator[T]):
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: Channel[T]) -> None:
-        self._channel = channel
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        try:
-            return await self._channel.receive()
-        except EndOfChannel:
-            raise StopAsyncIteration from None
-
-
-class SendAll(Generic[T_contra]):
-    """The sending of many values, not yet begun: `await` it in a task, or `sync()` in a thread, once."""
-
-    __slots__ = ("_channel", "_told", "_values")
-
-    def __init__(self, channel: Channel[T_contra], values: Iterable[T_contra]) -> None:
-        self._told = False  # somebody knows by an error that it did not happen
-        self._values: Iterable[T_contra] | None = None
-        if not isinstance(values, Iterable):
-            raise TypeError(f"send_all() takes an iterable of values, not {values!r}")
-        self._channel = channel
-        self._values = values
-
-    async def _run(self) -> None:
-        values, self._values = self._values, None
-        if values is None:
-            raise RuntimeError(f"{self!r} has been performed already; make a new one for each time")
-        if isinstance(values, (list, tuple)):  # all there: as many at a time as there is room for
-            rest: Sequence[T_contra] = values
-            while rest:
-                chunk = list(rest[:_CHUNK])
-                rest = rest[_CHUNK:]
-                while chunk:
-                    del chunk[: await self._channel.send_some(chunk)]
-        else:  # one at a time: nothing is taken from an iterator that is not sent
-            for value in values:
-                await self._channel.send(value)
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        return self._run().__await__()
-
-    def sync(self) -> None:
-        """Send all of them from this thread, blocking it as often as the channel is full."""
-        try:
-            refuse_loop(lanes.lane, "sync()")
-        except RuntimeError:
-            self._told = True
-            raise
-        run_here(self._run())
-
-    def __repr__(self) -> str:
-        return f"<send_all to {self._channel!r}>"
-
-    def __del__(self) -> None:
-        if self._values is not None and not self._told:
-            warnings.warn(f"{self!r} was never performed: await it, or call its sync()", RuntimeWarning, stacklevel=2)
 
 
 def _capacity(value: Any) -> float:

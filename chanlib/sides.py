@@ -26,6 +26,13 @@ class SendSide(Protocol[T_contra]):
     def statistics(self) -> Any: ...
 
 
+class BatchSide(Protocol[T_contra]):
+    """A sending side that takes several values in one operation."""
+
+    def send(self, value: T_contra, /) -> Op[None]: ...
+    def send_some(self, values: Sequence[T_contra], /) -> Op[int]: ...
+
+
 @runtime_checkable
 class ReceiveSide(Protocol[T_co]):
     """What one can receive from: a `Channel`, a `ReceiveView`, and whatever else has these methods."""

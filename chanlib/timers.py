@@ -24,8 +24,8 @@ from ._core.engine import (
     clock_here,
     seconds,
 )
-from ._core.lane import lanes, refuse_loop
 from .errors import ChannelEmpty, EndOfChannel, WouldBlock
+from .iterating import Items, items
 
 if TYPE_CHECKING:
     from typing import Self
@@ -166,19 +166,10 @@ class Ticker(Source):
         return due
 
     def __iter__(self) -> Iterator[float]:
-        refuse_loop(lanes.lane, "iterating over a ticker with `for`")
-        return self._ticks()
-
-    def _ticks(self) -> Generator[float, None, None]:
-        while True:
-            try:
-                tick = self.receive().sync()
-            except EndOfChannel:
-                return
-            yield tick
+        return items(self.receive, "a ticker")
 
     def __aiter__(self) -> AsyncIterator[float]:
-        return _Ticks(self)
+        return Items(self.receive)
 
     def __enter__(self) -> Self:
         return self
@@ -219,22 +210,6 @@ class _Tick(Leaf[float]):
 
     def _describe(self, ticker: Ticker) -> str:
         return f"tick of {ticker!r}"
-
-
-class _Ticks(AsyncIterator[float]):
-    __slots__ = ("_ticker",)
-
-    def __init__(self, ticker: Ticker) -> None:
-        self._ticker = ticker
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> float:
-        try:
-            return await self._ticker.receive()
-        except EndOfChannel:
-            raise StopAsyncIteration from None
 
 
 def _period(value: float) -> float:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._core.engine import Op
 
 if TYPE_CHECKING:
-    from .channels import Channel, ChannelStatistics, SendAll
+    from .channels import Channel, ChannelStatistics
+    from .permits import Permit
+    from .sending import SendAll
 
 __all__ = ["ReceiveView", "SendView"]
 
@@ -40,6 +42,14 @@ class SendView(Generic[T_contra]):
     def send_all(self, values: Iterable[T_contra], /) -> SendAll[T_contra]:
         """As `Channel.send_all`."""
         return self._channel.send_all(values)
+
+    def force_send(self, value: T_contra, /) -> list[Any]:
+        """As `Channel.force_send`."""
+        return self._channel.force_send(value)
+
+    def reserve(self, places: int = 1, /) -> Op[Permit[T_contra]]:
+        """As `Channel.reserve`."""
+        return self._channel.reserve(places)
 
     def close(self, cause: BaseException | None = None) -> bool:
         """As `Channel.close`: it ends for every sender."""

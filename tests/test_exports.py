@@ -22,10 +22,13 @@ PACKAGE = Path(chanlib.__file__).parent
 FLOORS = (
     {"errors"},
     {"_core"},
-    {"views"},
-    {"channels", "events", "futures", "selecting", "sides", "timers"},
+    {"iterating", "permits", "sides", "views"},
+    {"sending"},
+    {"barriers", "channels", "events", "futures", "locks", "selecting", "timers", "watch"},
+    {"broadcasts", "ends", "signals"},
 )
-PRIMITIVES = sorted(FLOORS[0] | FLOORS[2] | FLOORS[3])
+HELPERS = {"iterating"}  # public to the package only
+PRIMITIVES = sorted(FLOORS[0].union(*FLOORS[2:]) - HELPERS)
 
 
 def floor(module: str) -> int:

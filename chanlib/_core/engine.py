@@ -3,9 +3,9 @@
 Two engines, one behaviour: `pure` is the reference, written for reading. A native twin will stand beside it and be
 taken unless `CHANLIB_PURE=1` is set. Whatever is imported from here exists in both, with the same meaning:
 
-    Source, Ring, Latch         what is waited on (a counter, for semaphores, joins them)
+    Source, Ring, Latch, Counter    what is waited on
     Op, Leaf, Choice            operations; Select, Mapped, Within, Never: the kinds of choice
-    Send, Receive, ...          the leaves of a ring; Passed, the leaf of a latch
+    Send, Receive, Reserve ...  the leaves of a ring; Passed, that of a latch; Acquire
     Instant, Sleep              the timer leaf
     Waiter, WaitQueue           who is parked, and where
     transact                    several sources under their locks
@@ -16,21 +16,43 @@ hooks `Ring._over(kind)` that make a channel's errors. Everything else is Python
 
 from __future__ import annotations
 
+from .pure.counter import Acquire, Counter
 from .pure.latch import Latch, Passed
 from .pure.leaf import Leaf
-from .pure.ops import PENDING, Op, seconds
-from .pure.ring import Drain, Receive, ReceiveSome, Ring, Send, SendSome
+from .pure.ops import PENDING, Op, seconds, who_performs
+from .pure.reserving import Places, Reserve
+from .pure.ring import (
+    DROP_NEWEST,
+    DROP_OLDEST,
+    RAISE,
+    WAIT,
+    Drain,
+    Receive,
+    ReceiveSome,
+    Ring,
+    RingLeaf,
+    Send,
+    SendSome,
+)
 from .pure.select import Choice, Mapped, Never, Select, Within
 from .pure.source import Reentered, Source, transact
 from .pure.timer import Instant, Sleep, clock_here
-from .pure.waiters import ENDED, SERVED, Waiter, WaitQueue
+from .pure.waiters import CLAIMED, ENDED, SERVED, WITHDRAWN, Waiter, WaitQueue
 
 __all__ = [
+    "CLAIMED",
+    "DROP_NEWEST",
+    "DROP_OLDEST",
     "ENDED",
     "NAME",
     "PENDING",
+    "RAISE",
     "SERVED",
+    "WAIT",
+    "WITHDRAWN",
+    "Acquire",
     "Choice",
+    "Counter",
     "Drain",
     "Instant",
     "Latch",
@@ -39,10 +61,13 @@ __all__ = [
     "Never",
     "Op",
     "Passed",
+    "Places",
     "Receive",
     "ReceiveSome",
     "Reentered",
+    "Reserve",
     "Ring",
+    "RingLeaf",
     "Select",
     "Send",
     "SendSome",
@@ -54,6 +79,7 @@ __all__ = [
     "clock_here",
     "seconds",
     "transact",
+    "who_performs",
 ]
 
 NAME = "pure"

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .leaf import Branch
     from .waiters import Waiter
 
-__all__ = ["DONE", "PENDING", "Op", "Path", "seconds", "twice"]
+__all__ = ["DONE", "PENDING", "Op", "Path", "seconds", "twice", "who_performs"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -332,7 +332,7 @@ class Op(_Performable[T_co]):
         return repr(self)
 
     def send(self, value: Any, /) -> Any:
-        driver = _driver()
+        driver = who_performs()
         try:
             steps = self._steps
         except AttributeError:
@@ -379,8 +379,8 @@ class Op(_Performable[T_co]):
 cast(Any, Coroutine).register(Op)
 
 
-def _driver() -> object:
-    """Who drives a coroutine here: a task, or a thread."""
+def who_performs() -> object:
+    """Who performs an operation or drives a coroutine here: a task, or a thread (as its `Lane`)."""
     loop = running_loop()
     task = current_task(loop) if loop is not None else None
     if task is not None:

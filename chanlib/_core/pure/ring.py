@@ -11,10 +11,14 @@ Invariants, whenever the lock is free:
     receiver that was served, or it has gone to `_undelivered`.
 4.  `_returned` holds what cancelled receivers gave back, as (order of its commit, value), sorted: it is received
     before the buffer, in the order in which it was first taken. It may exceed the capacity for a moment.
-5.  `_room` is the capacity while the way into the buffer is free of anything else to look at: open, no receiver
-    waiting, nothing returned; else -1. `_plain` is True while a receive needs to look at the buffer only. Both are
-    hints for the short way; the long way looks for itself.
-6.  What has gone in equals what has come out plus what is inside: `sent = _received + _dropped + buffered`.
+5.  `_room` is the capacity less `_held` while the way into the buffer is free of anything else to look at: open,
+    no receiver waiting, nothing returned; else -1. `_plain` is True while a receive needs to look at the buffer
+    only. Both are hints for the short way; the long way looks for itself. Comparing may raise, so a heap has no
+    short way.
+6.  `_held` places are promised to permits and count as taken. Nobody passes a reservation that waits, so once
+    somebody has reserved (`_reserving`) a sender looks whether anybody waits, and receivers may wait beside senders.
+    Places that were promised before the close delay the end for receivers until they are used or given back.
+7.  What has gone in equals what has come out plus what is inside: `sent = _received + _dropped + buffered`.
 """
 
 from __future__ import annotations
@@ -28,16 +32,34 @@ from typing import Any, Generic, TypeVar
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
 from ..lane import Lane, gate, lanes, modules, turn
 from ..parking import waiter_here
+from .buffers import Heap, Order, buffer, evict, probe
 from .leaf import Leaf
 from .ops import DONE, PENDING, twice
 from .source import Source
 from .waiters import ENDED, FEW, SERVED, WaitQueue
 
-__all__ = ["CANCELLED", "CLOSED", "OPEN", "Drain", "Receive", "ReceiveSome", "Ring", "Send", "SendSome"]
+__all__ = [
+    "CANCELLED",
+    "CLOSED",
+    "DROP_NEWEST",
+    "DROP_OLDEST",
+    "OPEN",
+    "RAISE",
+    "WAIT",
+    "Drain",
+    "Receive",
+    "ReceiveSome",
+    "Ring",
+    "RingLeaf",
+    "Send",
+    "SendSome",
+    "Sending",
+]
 
 T = TypeVar("T")
 
 OPEN, CLOSED, CANCELLED = range(3)
+WAIT, RAISE, DROP_OLDEST, DROP_NEWEST = range(4)  # what a send does that finds no room
 _NOBODY: Any = ()  # a queue in which nobody has ever waited
 
 
@@ -54,29 +76,34 @@ class Ring(Source, Generic[T]):
         "_commits",
         "_dropped",
         "_end",
+        "_held",
+        "_overflow",
         "_peak",
         "_plain",
         "_received",
         "_receivers",
+        "_reserving",
         "_returned",
         "_room",
         "_senders",
     )
 
-    def __init__(self, capacity: float) -> None:
+    def __init__(self, capacity: float, order: Order = "fifo", overflow: int = WAIT) -> None:
         super().__init__()
         self._capacity = capacity
-        self._buffer: deque[T] = deque()
+        self._overflow = overflow
+        self._buffer: deque[T] = buffer(order)  # or what looks like one
         self._returned: list[tuple[int, T]] = []
         self._senders: WaitQueue = _NOBODY
         self._receivers: WaitQueue = _NOBODY
         self._end = OPEN
-        self._room = capacity
-        self._plain = True
+        self._held = 0
+        self._reserving = False
         self._commits = 0
         self._received = 0
         self._dropped = 0
         self._peak = 0
+        self._refresh()
 
     def _over(self, sending: bool) -> BaseException:
         raise NotImplementedError
@@ -102,15 +129,53 @@ class Ring(Source, Generic[T]):
         return True
 
     def _put(self, value: T) -> bool:
-        """Give `value` to a receiver or to the buffer. False: no room."""
+        """Give `value` to a receiver or to the buffer. False: no room, or somebody waits for it already."""
+        if self._reserving and self._senders and self._senders.first() is not None:
+            return False
         if self._receivers and self._hand_over(value):
             return True
-        if len(self._buffer) + len(self._returned) < self._capacity:
-            self._buffer.append(value)
-            if len(self._buffer) > self._peak:
-                self._peak = len(self._buffer)
+        if len(self._buffer) + len(self._returned) + self._held < self._capacity:
+            self._append(value)
             return True
         return False
+
+    def _append(self, value: T) -> None:
+        self._buffer.append(value)
+        if len(self._buffer) > self._peak:
+            self._peak = len(self._buffer)
+
+    def _crowd(self, value: T) -> Any:
+        """There is no room for `value`: PENDING, or what the policy says."""
+        if self._overflow == WAIT:
+            return PENDING
+        if self._overflow == RAISE:
+            raise self._full()
+        dropped = self._displace(value) if self._overflow == DROP_OLDEST else [value]
+        self._dropped += 1
+        self._discard(dropped)
+        return None
+
+    def _displace(self, value: T) -> list[T]:
+        """Put `value` in and take out what has been inside for longest."""
+        self._buffer.append(value)
+        if self._returned:
+            return [self._returned.pop(0)[1]]
+        return [evict(self._buffer)]
+
+    def _force(self, value: T) -> list[T]:
+        """Put `value` in, if need be in place of another one, which is returned."""
+        if self._end:
+            raise self._over(True)
+        if self._receivers and self._hand_over(value):
+            return []
+        if len(self._buffer) + len(self._returned) + self._held < self._capacity:
+            self._append(value)
+            return []
+        if not self._buffer and not self._returned:
+            raise self._full()
+        displaced = self._displace(value)
+        self._dropped += 1
+        return displaced
 
     def _take(self) -> T:
         """The next value: returned, buffered, or of a waiting sender; PENDING if there is none."""
@@ -121,7 +186,7 @@ class Ring(Source, Generic[T]):
             value = self._buffer.popleft()
         else:
             senders = self._senders
-            if not senders or (sender := senders.claim(self._after)) is None:
+            if not senders or (sender := senders.claim(self._after, _sends if self._reserving else None)) is None:
                 return PENDING  # type: ignore[no-any-return]
             value = sender.value
             sender.value = None
@@ -134,22 +199,50 @@ class Ring(Source, Generic[T]):
         return value
 
     def _refill(self) -> None:
-        """There may be room: move waiting senders' values into it."""
-        while len(self._buffer) + len(self._returned) < self._capacity:
-            sender = self._senders.claim(self._after)
+        """There may be room: move waiting senders' values into it, and grant waiting reservations."""
+        fits = self._fits if self._reserving else None
+        while len(self._buffer) + len(self._returned) + self._held < self._capacity:
+            sender = self._senders.claim(self._after, fits)
             if sender is None:
                 return
             value = sender.value
+            if self._reserving and sender.op._places:
+                self._held += value._count
+                value._left = value._count
+                sender.state = SERVED
+                continue
             sender.value = None
             sender.state = SERVED
-            self._buffer.append(value)
-            if len(self._buffer) > self._peak:
-                self._peak = len(self._buffer)
+            if self._receivers and self._hand_over(value):  # they wait beside senders while places are promised
+                continue
+            try:
+                self._append(value)
+            except Exception as error:  # its priority does not compare with those inside
+                sender.value = _Refused(error)
+                sender.state = ENDED
+
+    def _fits(self, sender: Any) -> bool:
+        op = sender.op  # None: an arm that is losing its select just now
+        used = len(self._buffer) + len(self._returned) + self._held
+        return op is None or used + (op._places or 1) <= self._capacity
+
+    def _released(self) -> None:
+        """Promised places have been used or given back."""
+        if self._senders:
+            self._refill()
+        if self._end and not self._held:
+            self._conclude()
+        else:
+            self._refresh()
+
+    def _ending(self) -> bool:
+        """Has it ended for receivers that find nothing?"""
+        return self._end == CANCELLED or (self._end == CLOSED and not self._held)
 
     def _refresh(self) -> None:
         """Make the two hints true again."""
-        plain = self._plain = not (self._senders or self._returned or self._end)
-        self._room = self._capacity if plain and not self._receivers else -1
+        plain = self._plain = not (self._senders or self._returned or self._end or isinstance(self._buffer, Heap))
+        self._room = self._capacity - self._held if plain and not self._receivers else -1
 
     def _give_back(self, order: int, value: T) -> None:
         """A receiver that was served is gone: its value goes to the next, or to the head."""
@@ -180,7 +273,7 @@ class Ring(Source, Generic[T]):
 
     def _conclude(self) -> None:
         """It has ended: everybody who waits is told, and what was cancelled is discarded. Can be repeated."""
-        for queue in (self._receivers, self._senders):
+        for queue in (self._receivers if self._ending() else _NOBODY, self._senders):
             while queue and (waiter := queue.claim(self._after)) is not None:
                 waiter.state = ENDED
         if self._end == CANCELLED:
@@ -201,6 +294,8 @@ class Ring(Source, Generic[T]):
             self._refresh()
 
     def _wait_to_send(self, waiter: Any, value: Any) -> None:
+        if not waiter.op._places:
+            probe(self._buffer, value)
         waiter.value = value
         if self._senders is _NOBODY:
             self._senders = WaitQueue()
@@ -226,7 +321,7 @@ class Ring(Source, Generic[T]):
         return (senders.live() if senders else 0, receivers.live() if receivers else 0)
 
 
-class _RingLeaf(Leaf[T]):
+class RingLeaf(Leaf[T]):
     __slots__ = ()
 
     _sends = False
@@ -245,18 +340,35 @@ class _RingLeaf(Leaf[T]):
             ring._locked(self._withdraw, ring, arm)
 
     def _ended(self, ring: Ring[Any], waiter: Any) -> BaseException:
+        if type(waiter.value) is _Refused:
+            return waiter.value.error
         return ring._over(self._sends)
 
 
-class _Sending(_RingLeaf[T]):
+class _Refused:
+    """In place of a waiting sender's value: why the buffer did not take it."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _sends(waiter: Any) -> bool:
+    op = waiter.op
+    return op is None or not op._places
+
+
+class Sending(RingLeaf[T]):
     __slots__ = ("_value",)
 
     _sends = True
+    _places = 0  # how many it reserves
     _value: Any
 
     def _hint(self, ring: Ring[Any], /) -> bool:
         room = ring._room  # read once: it may change under us
-        return room < 0 or len(ring._buffer) < room
+        return room < 0 or len(ring._buffer) < room or ring._overflow != WAIT
 
     def _undo(self, ring: Ring[Any], waiter: Any) -> bool:
         return False  # it is with the receiver
@@ -268,7 +380,7 @@ class _Sending(_RingLeaf[T]):
         return f"send to {ring!r}"
 
 
-class Send(_Sending[None]):
+class Send(Sending[None]):
     """`send(value)`."""
 
     __slots__ = ()
@@ -297,7 +409,7 @@ class Send(_Sending[None]):
     def _now(self, ring: Ring[Any]) -> Any:
         """As `Leaf._now`, with the short way written out: a free place in a buffer that nobody waits for."""
         if len(ring._buffer) >= ring._room:
-            return ring._locked(self._attempt, ring) if ring._room < 0 else PENDING
+            return ring._locked(self._attempt, ring) if ring._room < 0 or ring._overflow else PENDING
         entered = put = released = False
         try:
             ring._lock.acquire()
@@ -328,7 +440,7 @@ class Send(_Sending[None]):
     def _attempt(self, ring: Ring[Any]) -> Any:
         if ring._end:
             raise ring._over(True)
-        return None if ring._put(self._value) else PENDING
+        return None if ring._put(self._value) else ring._crowd(self._value)
 
     def _enqueue(self, ring: Ring[Any], waiter: Any) -> None:
         ring._wait_to_send(waiter, self._value)
@@ -337,7 +449,7 @@ class Send(_Sending[None]):
         return None
 
 
-class SendSome(_Sending[int]):
+class SendSome(Sending[int]):
     """`send_some(values)`: as many of the first as there is room for now, at least one."""
 
     __slots__ = ()
@@ -352,7 +464,12 @@ class SendSome(_Sending[int]):
             raise ring._over(True)
         count = 0
         for value in self._value:
-            if not ring._put(value):
+            try:
+                if not ring._put(value) and ring._crowd(value) is PENDING:
+                    break
+            except Exception:  # full, or not to be compared: the first ones are in
+                if not count:
+                    raise
                 break
             count += 1
         return PENDING if self._value and not count else count
@@ -364,7 +481,7 @@ class SendSome(_Sending[int]):
         return 1
 
 
-class _Receiving(_RingLeaf[T]):
+class Receiving(RingLeaf[T]):
     __slots__ = ()
 
     def _hint(self, ring: Ring[Any]) -> bool:
@@ -384,7 +501,7 @@ class _Receiving(_RingLeaf[T]):
         return f"receive from {ring!r}"
 
 
-class Receive(_Receiving[T]):
+class Receive(Receiving[T]):
     """`receive()`."""
 
     __slots__ = ()
@@ -423,12 +540,12 @@ class Receive(_Receiving[T]):
 
     def _attempt(self, ring: Ring[T]) -> Any:
         value = ring._take()
-        if value is PENDING and ring._end:
+        if value is PENDING and ring._end and ring._ending():
             raise ring._over(False)
         return value
 
 
-class ReceiveSome(_Receiving[list[T]]):
+class ReceiveSome(Receiving[list[T]]):
     """`receive_some(max)`: what is there now, at least one and at most `max`."""
 
     __slots__ = ("_max",)
@@ -447,7 +564,7 @@ class ReceiveSome(_Receiving[list[T]]):
             values.append(value)
         if values or not self._max:
             return values
-        if ring._end:
+        if ring._end and ring._ending():
             raise ring._over(False)
         return PENDING
 

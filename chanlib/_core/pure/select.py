@@ -130,6 +130,8 @@ class Choice(Op[T_co]):
         return PENDING
 
     def _snapshot(self, src: Any) -> Any:
+        for branch in self._list:
+            branch.leaf._hint(branch.src)  # what it has to do without the lock, it does now
         hit = transact(self._sources(), self._look)
         return PENDING if hit is PENDING else self._result(*hit)
 

@@ -21,7 +21,7 @@ Which world a waiter parks in is the business of its subclasses (`park_asyncio`,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -173,12 +173,17 @@ class WaitQueue(deque[Any]):
         super().__init__()
         self.dead = 0  # tombstones known of: a hint for when to compact
 
-    def claim(self, after: list[Wakeable]) -> Any:
-        """Claim the first that is still to be had, or None. Its wake is put into `after` beforehand."""
+    def claim(self, after: list[Wakeable], fits: Callable[[Any], bool] | None = None) -> Any:
+        """Claim the first that is still to be had, or None. Its wake is put into `after` beforehand.
+
+        If `fits` says no to it, nobody is claimed: those behind it do not pass.
+        """
         while self:
             waiter = self[0]
             if waiter.state == WAITING:
                 cell = waiter.cell
+                if fits is not None and not cell and not fits(waiter):
+                    return None
                 after.append(waiter)
                 if cell is None:
                     waiter.state = CLAIMED
@@ -190,6 +195,29 @@ class WaitQueue(deque[Any]):
                     self.popleft()
                     return waiter
                 after.pop()
+            if self.dead:
+                self.dead -= 1
+            self.popleft()
+        return None
+
+    def evict(self, waiter: Any, after: list[Wakeable]) -> None:
+        """Claim this very one, wherever it stands, if it is still to be had: ENDED."""
+        if waiter.waiting():
+            after.append(waiter)
+            if waiter.cell is not None:
+                waiter.cell.append(waiter)
+                if waiter.cell[0] is not waiter:
+                    after.pop()
+                    return
+            waiter.state = ENDED
+            self.withdrawn()
+
+    def first(self) -> Any:
+        """The first that is still to be had, or None."""
+        while self:
+            waiter = self[0]
+            if waiter.waiting():
+                return waiter
             if self.dead:
                 self.dead -= 1
             self.popleft()

@@ -1,0 +1,140 @@
+"""Buffers of a ring, by the order in which values come out.
+
+First in, first out is a plain deque. The others have its surface as far as a ring uses it: `append` puts a value in,
+`popleft` takes the next one out, `len`, and iteration in the order of arrival. `evict` takes out the one that has
+been inside for longest. If putting in or taking out raises, the buffer is as it was before.
+
+A comparison of priorities runs user code under the lock of the channel: it must not use that channel.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Literal, TypeVar
+
+__all__ = ["Heap", "Order", "buffer", "evict", "probe"]
+
+T = TypeVar("T")
+
+
+Order = Literal["fifo", "lifo", "priority"]
+
+
+def buffer(order: Order) -> Any:
+    """An empty one."""
+    kinds: dict[str, Callable[[], Any]] = {"fifo": deque, "lifo": Stack, "priority": Heap}
+    return kinds[order]()
+
+
+def evict(values: Any) -> Any:
+    """Take out of a buffer what has been inside for longest."""
+    take: Callable[[], Any] = values.popleft if type(values) is deque else values.evict
+    return take()
+
+
+def probe(values: Any, value: Any) -> None:
+    """Raise now what comparing `value` with the others would raise later."""
+    if type(values) is Heap:
+        values.probe(value)
+
+
+class Stack(deque[T]):
+    """Last in, first out."""
+
+    __slots__ = ()
+
+    def popleft(self) -> T:
+        return self.pop()
+
+    def evict(self) -> T:
+        return super().popleft()
+
+
+class Heap(Generic[T]):
+    """The smallest first; of those that are equal, the one that was put in first.
+
+    Entries are (value, number). The path that an entry takes is found first and gone after: the heap of the standard
+    library loses what it moves when a comparison raises.
+    """
+
+    __slots__ = ("_entries", "_number")
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[Any, int]] = []
+        self._number = 0
+
+    def append(self, value: T) -> None:
+        entries = self._entries
+        entry = (value, self._number)
+        path: list[int] = []  # the places whose entries have to make way, from the bottom up
+        place = len(entries)
+        while place and _before(entry, entries[(place - 1) >> 1]):
+            place = (place - 1) >> 1
+            path.append(place)
+        self._number += 1
+        entries.append(entry)
+        hole = len(entries) - 1
+        for place in path:
+            entries[hole] = entries[place]
+            hole = place
+        entries[hole] = entry
+
+    def probe(self, value: T) -> None:
+        if self._entries:
+            _before((value, self._number), self._entries[0])
+
+    def popleft(self) -> T:
+        return self._remove(0)
+
+    def evict(self) -> T:
+        entries = self._entries
+        return self._remove(min(range(len(entries)), key=lambda place: entries[place][1]))
+
+    def _remove(self, place: int) -> T:
+        """Take out the entry at `place`; the last one fills its place and goes where it belongs."""
+        entries = self._entries
+        last = entries[-1]
+        count = len(entries) - 1
+        path: list[int] = []
+        hole = place
+        if hole < count:
+            while hole and _before(last, entries[(hole - 1) >> 1]):
+                hole = (hole - 1) >> 1
+                path.append(hole)
+            while not path or path[-1] > place:
+                child = 2 * hole + 1
+                if child >= count:
+                    break
+                if child + 1 < count and _before(entries[child + 1], entries[child]):
+                    child += 1
+                if not _before(entries[child], last):
+                    break
+                hole = child
+                path.append(hole)
+        value = entries[place][0]
+        entries.pop()
+        if place < count:
+            hole = place
+            for step in path:
+                entries[hole] = entries[step]
+                hole = step
+            entries[hole] = last
+        return value  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[T]:
+        return (value for value, _ in sorted(self._entries, key=lambda entry: entry[1]))
+
+
+def _before(a: tuple[Any, int], b: tuple[Any, int]) -> bool:
+    try:
+        if a[0] < b[0]:
+            return True
+        return a[1] < b[1] and not b[0] < a[0]
+    except TypeError as error:
+        raise TypeError(
+            f"a value of a channel with order='priority' must compare by `<` with those inside: {error}"
+        ) from error

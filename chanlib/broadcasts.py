@@ -1,0 +1,515 @@
+"""Broadcast: every subscriber gets every value from its subscription on.
+
+One buffer for all, and a cursor for each subscriber: the number of the value that it gets next. Values are numbered
+from 0 in the order in which they were sent; the buffer holds those from `_first` on. Receiving is a readiness
+operation: a new value wakes the receivers of every subscription, and each looks for itself. Sending is a
+committing one, so that waiting senders are served in their order.
+
+Invariants, whenever the lock is free:
+1.  An entry is [value, how many subscribers have yet to get it]. That number never falls from one entry to the next,
+    so the entries that somebody still has to get are those from `_unread` on.
+2.  With overflow="wait" at most `capacity` entries lie from `_unread` on, and senders wait only while it is so many.
+    With "lag" the buffer holds at most `capacity` entries; a cursor may lie before `_first`, and what lies between
+    is what that subscriber has missed.
+3.  An entry that everybody has got is kept only while it is among the last `replay`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+
+from ._core.engine import ENDED, PENDING, SERVED, Leaf, Op, Passed, Reentered, Source, WaitQueue
+from .channels import Closing
+from .errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, Lagged, WouldBlock
+from .iterating import Items, items
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Broadcast", "BroadcastStatistics", "Subscription", "SubscriptionStatistics"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class BroadcastStatistics(NamedTuple):
+    """A snapshot of a broadcast. `buffered` counts the values kept, for whomever."""
+
+    capacity: float
+    buffered: int
+    subscribers: int
+    waiting_senders: int
+    waiting_receivers: int
+    sent: int
+
+
+class SubscriptionStatistics(NamedTuple):
+    """A snapshot of a subscription. `pending` counts the values that it can receive now, `missed` those it will
+    learn to have missed."""
+
+    pending: int
+    missed: int
+    waiting_receivers: int
+
+
+class _Cursor:
+    """A subscription, as the broadcast sees it: it must not keep the `Subscription` alive."""
+
+    __slots__ = ("at", "open", "queue")
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.open = True
+        self.queue = WaitQueue()
+
+
+class Broadcast(Source, Generic[T]):
+    """Values from senders to all subscribers.
+
+    `capacity` (at least 1, or `math.inf`) is how far the fastest may be ahead of the slowest. `overflow` says what
+    happens then: "lag", sending never waits and the slow ones miss the oldest values, about which `Lagged(missed)`
+    tells them exactly, once, before they go on with the oldest value that is left; or "wait", senders wait for the
+    slowest. A new subscriber first gets the last `replay` values, if so many were sent.
+
+    A send without subscribers succeeds. Source of the semantics: tokio's `broadcast`; waiting and replay as in
+    Kotlin's `SharedFlow`.
+
+        news: Broadcast[str] = Broadcast(16)
+        with news.subscribe() as mine:
+            async for item in mine: ...
+    """
+
+    __slots__ = (
+        "_capacity",
+        "_cause",
+        "_closed",
+        "_closing",
+        "_cursors",
+        "_first",
+        "_items",
+        "_lags",
+        "_name",
+        "_replay",
+        "_senders",
+        "_unread",
+    )
+
+    def __init__(
+        self,
+        capacity: float,
+        *,
+        overflow: Literal["lag", "wait"] = "lag",
+        replay: int = 0,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(capacity, bool) or not (isinstance(capacity, int) or capacity == math.inf):
+            raise TypeError(f"capacity must be an integer of at least 1, or math.inf for no bound, not {capacity!r}")
+        if capacity < 1:
+            raise ValueError(f"capacity must be an integer of at least 1, or math.inf for no bound, not {capacity!r}")
+        if overflow not in ("lag", "wait"):
+            raise ValueError(f"overflow must be 'lag' or 'wait', not {overflow!r}")
+        if isinstance(replay, bool) or not isinstance(replay, int):
+            raise TypeError(f"replay must be an integer from 0 to the capacity, not {replay!r}")
+        if not 0 <= replay <= capacity:
+            raise ValueError(f"replay must be an integer from 0 to the capacity, {capacity}, not {replay!r}")
+        super().__init__()
+        self._capacity = capacity
+        self._lags = overflow == "lag"
+        self._replay = replay
+        self._name = name
+        self._items: deque[list[Any]] = deque()
+        self._first = self._unread = 0
+        self._cursors: dict[int, _Cursor] = {}
+        self._senders = WaitQueue()
+        self._closed = False
+        self._cause: BaseException | None = None
+        self._closing: Closing | None = None
+
+    # ------------------------------------------------------------- sending
+    def send(self, value: T, /) -> Op[None]:
+        """Send `value` to all who are subscribed when it happens.
+
+        With overflow="wait" it waits while the slowest subscriber has `capacity` values to get; a cancelled one has
+        no effect, as of `Channel.send`. Raises `HandleClosed` if the broadcast is closed, also while it waits.
+        """
+        return _Send(self, value)
+
+    def send_nowait(self, value: T, /) -> None:
+        """Send `value` if that need not wait, else raise `ChannelFull`. From anywhere, as `Channel.send_nowait`."""
+        op = _Send(self, value)
+        op._src = None
+        try:
+            if self._locked(op._attempt, self) is None:
+                return
+        except Reentered:
+            self._defer(lambda: self.send_nowait(value))
+            return
+        raise op._would_block(self)
+
+    def _full(self) -> bool:
+        return not self._lags and self._first + len(self._items) - self._unread >= self._capacity
+
+    def _publish(self, value: Any) -> None:
+        if self._lags and len(self._items) >= self._capacity:
+            self._drop_first()
+        self._items.append([value, len(self._cursors)])
+        self._tidy()
+
+    def _drop_first(self) -> None:
+        self._items.popleft()
+        self._first += 1
+        if self._unread < self._first:
+            self._unread = self._first
+
+    def _tidy(self) -> None:
+        """Values have come, or somebody has got some, or has left: whatever follows from that. Can be repeated."""
+        for cursor in self._cursors.values():
+            if cursor.queue and cursor.at < self._first + len(self._items):
+                self._wake(cursor)
+        while self._unread < self._first + len(self._items) and not self._items[self._unread - self._first][1]:
+            self._unread += 1
+        while self._items and self._first < self._unread and len(self._items) > self._replay:
+            self._drop_first()
+
+    def _refill(self) -> None:
+        """There may be room: let waiting senders send."""
+        while self._senders and not self._full():
+            sender = self._senders.claim(self._after)
+            if sender is None:
+                return
+            value, sender.value = sender.value, None
+            sender.state = SERVED
+            self._publish(value)
+
+    # ------------------------------------------------------------- subscribers
+    def subscribe(self) -> Subscription[T]:
+        """A new subscriber: gets the replay, then what is sent from now on; after the close, the replay and the end."""
+        return Subscription(self, self._locked(self._subscribe))
+
+    def _subscribe(self) -> _Cursor:
+        end = self._first + len(self._items)
+        cursor = _Cursor(max(end - self._replay, self._first))
+        for number in range(cursor.at, end):
+            self._items[number - self._first][1] += 1
+        self._unread = min(self._unread, cursor.at)
+        self._cursors[id(cursor)] = cursor
+        return cursor
+
+    def _leave(self, cursor: _Cursor) -> bool:
+        if not cursor.open:
+            return False
+        cursor.open = False
+        del self._cursors[id(cursor)]
+        for number in range(max(cursor.at, self._first), self._first + len(self._items)):
+            self._items[number - self._first][1] -= 1
+        self._wake(cursor)  # to find that it is closed
+        self._tidy()
+        self._refill()
+        return True
+
+    def _wake(self, cursor: _Cursor) -> None:
+        self._after += [waiter for waiter in cursor.queue if waiter.waiting()]
+
+    def _next(self, cursor: _Cursor) -> Any:
+        """Under the lock: the next value of this subscriber, or PENDING."""
+        place = cursor.at - self._first
+        if place < 0:
+            cursor.at = self._first
+            raise Lagged(-place)
+        if place >= len(self._items):
+            return PENDING
+        entry = self._items[place]
+        cursor.at += 1
+        entry[1] -= 1
+        if not entry[1]:
+            self._tidy()
+            self._refill()
+        return entry[0]
+
+    # ------------------------------------------------------------- ending
+    def close(self, cause: BaseException | None = None) -> bool:
+        """Nothing more can be sent: subscribers get the rest, then `EndOfChannel`, or `BrokenChannel` from `cause`.
+
+        Senders that wait fail with `HandleClosed`, unsent. Returns True the first time. Never blocks; from anywhere.
+        """
+        if cause is not None and not isinstance(cause, BaseException):
+            raise TypeError(f"cause must be an exception or None, not {cause!r}")
+        try:
+            first: bool = self._locked(self._close_locked, cause)
+        except Reentered:
+            self._defer(lambda: self.close(cause))
+            return not self._closed
+        return first
+
+    def _close_locked(self, cause: BaseException | None) -> bool:
+        if self._closed:
+            return False
+        self._cause = cause
+        self._closed = True
+        self._conclude()
+        return True
+
+    def _conclude(self) -> None:
+        while (sender := self._senders.claim(self._after)) is not None:
+            sender.state = ENDED
+        for cursor in self._cursors.values():
+            self._wake(cursor)
+        if self._closing is not None and not self._closing._set:
+            self._after.append(self._closing)
+
+    def _mend(self) -> None:
+        if self._closed:
+            self._conclude()
+        self._tidy()
+        self._refill()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def wait_closed(self) -> Op[None]:
+        """Wait until it is closed."""
+        if self._closing is None:
+            self._locked(self._watch_closing)
+        assert self._closing is not None
+        return Passed(self._closing)
+
+    def _watch_closing(self) -> None:
+        if self._closing is None:
+            closing = Closing(self)
+            closing._set = self._closed
+            self._closing = closing
+
+    def _sender_error(self) -> HandleClosed:
+        return HandleClosed(f"{self!r} is closed", channel=self, cause=self._cause)
+
+    def _receiver_error(self) -> BrokenChannel | EndOfChannel:
+        if self._cause is not None:
+            return BrokenChannel(f"{self!r} ended with an error", channel=self, cause=self._cause)
+        return EndOfChannel(f"{self!r} has ended", channel=self)
+
+    def _forget_waiters(self) -> None:
+        self._senders = WaitQueue()
+        for cursor in self._cursors.values():
+            cursor.queue = WaitQueue()
+
+    # ------------------------------------------------------------- looking
+    @property
+    def capacity(self) -> float:
+        """How far the fastest may be ahead of the slowest: an integer, or `math.inf`."""
+        return self._capacity
+
+    def statistics(self) -> BroadcastStatistics:
+        """A snapshot; never blocks."""
+        return BroadcastStatistics(
+            capacity=self._capacity,
+            buffered=len(self._items),
+            subscribers=len(self._cursors),
+            waiting_senders=self._senders.live(),
+            waiting_receivers=sum(cursor.queue.live() for cursor in list(self._cursors.values())),
+            sent=self._first + len(self._items),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    def __repr__(self) -> str:
+        label = repr(self._name) if self._name is not None else f"#{self._number}"
+        return f"<Broadcast {label} to {len(self._cursors)}{' closed' if self._closed else ''}>"
+
+
+class Subscription(Generic[T_co]):
+    """A subscriber of a broadcast: `Broadcast.subscribe()` makes them.
+
+    Several tasks or threads may share one; each value goes to one of them. It is left by `close()`, by leaving
+    `with`, or by being dropped.
+    """
+
+    __slots__ = ("__weakref__", "_broadcast", "_cursor")
+
+    def __init__(self, broadcast: Broadcast[Any], cursor: _Cursor) -> None:
+        self._cursor = cursor
+        self._broadcast = broadcast
+
+    def receive(self) -> Op[T_co]:
+        """Take the next value, waiting for one. A cancelled receive takes nothing.
+
+        Raises `Lagged` if values were missed, once; then goes on with the oldest that is left. At the end raises
+        `EndOfChannel`, or `BrokenChannel` from the cause; `HandleClosed` if this subscription is closed.
+        """
+        return _Receive(self)
+
+    def receive_nowait(self) -> T_co:
+        """Take the next value if there is one, else raise `ChannelEmpty`; otherwise as `receive`."""
+        return self.receive().poll()
+
+    def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:
+        """Take what is there, at least one value and at most `max`, in one atomic step; waits for the first."""
+        if isinstance(max, bool) or not (max == math.inf or isinstance(max, int)) or max < 0:
+            raise ValueError(f"max must be an integer of at least 0, or math.inf, not {max!r}")
+        return _ReceiveSome(self, max)
+
+    __op__ = receive
+
+    def close(self) -> bool:
+        """Leave. Those who wait here get `HandleClosed`. Returns True the first time. Never blocks; from anywhere."""
+        try:
+            first: bool = self._broadcast._locked(self._broadcast._leave, self._cursor)
+        except Reentered:
+            broadcast, cursor = self._broadcast, self._cursor
+            broadcast._defer(lambda: broadcast._locked(broadcast._leave, cursor))
+            return cursor.open
+        return first
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this subscription or the broadcast is closed; there may still be values to receive."""
+        return not self._cursor.open or self._broadcast.is_closed
+
+    def statistics(self) -> SubscriptionStatistics:
+        """A snapshot; never blocks."""
+        broadcast, cursor = self._broadcast, self._cursor
+        first, at = broadcast._first, cursor.at
+        return SubscriptionStatistics(
+            pending=max(first + len(broadcast._items) - max(at, first), 0) if cursor.open else 0,
+            missed=max(first - at, 0) if cursor.open else 0,
+            waiting_receivers=cursor.queue.live(),
+        )
+
+    def __len__(self) -> int:
+        return self.statistics().pending
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[T_co]:
+        return items(self.receive, "a subscription")
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return Items(self.receive)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Subscription{'' if self._cursor.open else ' (closed)'} to {self._broadcast!r}>"
+
+    def __del__(self) -> None:
+        if self._cursor.open:
+            self.close()
+
+
+class _Send(Leaf[None]):
+    __slots__ = ("_value",)
+
+    def __init__(self, broadcast: Broadcast[Any], value: Any) -> None:
+        self._value = value
+        self._src = broadcast
+
+    def _attempt(self, broadcast: Broadcast[Any]) -> Any:
+        if broadcast._closed:
+            raise broadcast._sender_error()
+        if broadcast._full():
+            return PENDING
+        broadcast._publish(self._value)
+        return None
+
+    def _enqueue(self, broadcast: Broadcast[Any], waiter: Any) -> None:
+        waiter.value = self._value
+        broadcast._senders.append(waiter)
+
+    def _withdraw(self, broadcast: Broadcast[Any], waiter: Any) -> None:
+        broadcast._senders.withdrawn()
+
+    def _undo(self, broadcast: Broadcast[Any], waiter: Any) -> bool:
+        return False
+
+    def _ended(self, broadcast: Broadcast[Any], waiter: Any) -> BaseException:
+        return broadcast._sender_error()
+
+    def _would_block(self, broadcast: Broadcast[Any]) -> WouldBlock:
+        return ChannelFull(f"{broadcast!r} is full: its slowest subscriber has {broadcast._capacity} values to get")
+
+    def _describe(self, broadcast: Broadcast[Any]) -> str:
+        return f"send to {broadcast!r}"
+
+
+class _Receive(Leaf[Any]):
+    __slots__ = ("_subscription",)
+
+    def __init__(self, subscription: Subscription[Any]) -> None:
+        self._subscription = subscription  # kept: it leaves when it is dropped
+        self._src = subscription._broadcast
+
+    def _attempt(self, broadcast: Broadcast[Any]) -> Any:
+        cursor = self._subscription._cursor
+        if not cursor.open:
+            raise HandleClosed(f"{self._subscription!r} is closed", channel=broadcast)
+        value = broadcast._next(cursor)
+        if value is PENDING and broadcast._closed:
+            raise broadcast._receiver_error()
+        return value
+
+    def _enqueue(self, broadcast: Broadcast[Any], waiter: Any) -> None:
+        self._subscription._cursor.queue.append(waiter)
+
+    def _withdraw(self, broadcast: Broadcast[Any], waiter: Any) -> None:
+        self._subscription._cursor.queue.withdrawn()
+
+    def _would_block(self, broadcast: Broadcast[Any]) -> WouldBlock:
+        return ChannelEmpty(f"{self._subscription!r} has nothing to receive")
+
+    def _describe(self, broadcast: Broadcast[Any]) -> str:
+        return f"receive from {self._subscription!r}"
+
+
+class _ReceiveSome(_Receive):
+    __slots__ = ("_max",)
+
+    def __init__(self, subscription: Subscription[Any], max: float) -> None:
+        self._max = max
+        super().__init__(subscription)
+
+    def _attempt(self, broadcast: Broadcast[Any]) -> Any:
+        values: list[Any] = []
+        while len(values) < self._max:
+            if values and not len(self._subscription):
+                break
+            value = super()._attempt(broadcast)
+            if value is PENDING:
+                return PENDING
+            values.append(value)
+        return values

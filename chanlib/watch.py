@@ -1,0 +1,289 @@
+"""Watch: a value of which only the latest counts, and observers who see that it changed.
+
+Every change makes a new pair of (version, value); an observer remembers the version that it has seen. Waiting is a
+readiness operation: a change wakes everybody, and each looks for himself, so a cancelled one takes nothing.
+
+A predicate or an update is user code and runs outside the lock, on a pair that was read in one piece; what it said
+counts only if the version is still the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from ._core.engine import PENDING, Leaf, Op, Reentered, Source, WaitQueue
+from .errors import BrokenChannel, ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed, WouldBlock
+from .iterating import Items, items
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Observer", "Watch", "WatchStatistics"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class WatchStatistics(NamedTuple):
+    """A snapshot of a watch. `version` counts the changes."""
+
+    version: int
+    waiting: int
+
+
+class Watch(Source, Generic[T]):
+    """A value that changes, for any number of observers; those who are slow skip what lies between.
+
+    Setting an equal value counts as a change. After `close()` nothing can be set, and observers that have seen the
+    last value get `EndOfChannel`.
+    Source of the semantics: tokio's `watch`, Kotlin's `StateFlow`.
+    """
+
+    __slots__ = ("_cause", "_closed", "_name", "_queue", "_state")
+
+    def __init__(self, initial: T, /, *, name: str | None = None) -> None:
+        super().__init__()
+        self._state: tuple[int, T] = (0, initial)
+        self._closed = False
+        self._cause: BaseException | None = None
+        self._queue = WaitQueue()
+        self._name = name
+
+    @property
+    def value(self) -> T:
+        """The latest value."""
+        return self._state[1]
+
+    def set(self, value: T, /) -> None:
+        """Change the value and wake who waits. Never blocks; from anywhere. `HandleClosed` if it is closed.
+
+        Called by a finalizer or signal handler in the middle of an operation of this very thread on this watch, it
+        takes effect when that is over.
+        """
+        try:
+            self._locked(self._set_locked, None, value)
+        except Reentered:
+            self._defer(lambda: self.set(value))
+
+    def update(self, function: Callable[[T], T], /) -> T:
+        """Set the value to `function(value)`, atomically, and return it.
+
+        The function runs outside every lock; it is called again if somebody else changed the value meanwhile, so
+        it should have no side effects. If it raises, nothing changes. `HandleClosed` if the watch is closed.
+        """
+        while True:
+            state = self._state
+            if self._closed:
+                raise self._shut()
+            value = function(state[1])
+            if self._locked(self._set_locked, state, value):
+                return value
+
+    def _set_locked(self, seen: tuple[int, T] | None, value: T) -> bool:
+        if self._closed:
+            raise self._shut()
+        if seen is not None and seen is not self._state:
+            return False
+        self._state = (self._state[0] + 1, value)
+        self._wake_all()
+        return True
+
+    def _wake_all(self) -> None:
+        self._after += [waiter for waiter in self._queue if waiter.waiting()]
+
+    def close(self, cause: BaseException | None = None) -> bool:
+        """No more changes: observers see the last one, then `EndOfChannel`, or `BrokenChannel` from `cause`.
+
+        Returns True the first time. Never blocks; may be called from anywhere.
+        """
+        if cause is not None and not isinstance(cause, BaseException):
+            raise TypeError(f"cause must be an exception or None, not {cause!r}")
+        try:
+            first: bool = self._locked(self._close_locked, cause)
+        except Reentered:
+            self._defer(lambda: self.close(cause))
+            return not self._closed
+        return first
+
+    def _close_locked(self, cause: BaseException | None) -> bool:
+        if self._closed:
+            return False
+        self._cause = cause
+        self._closed = True
+        self._wake_all()
+        return True
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def observe(self) -> Observer[T]:
+        """A new observer, who has seen the present value."""
+        return Observer(self)
+
+    def statistics(self) -> WatchStatistics:
+        """A snapshot; never blocks."""
+        return WatchStatistics(version=self._state[0], waiting=self._queue.live())
+
+    def _shut(self) -> HandleClosed:
+        return HandleClosed(f"{self!r} is closed", channel=self, cause=self._cause)
+
+    def _over(self) -> ChannelClosed:
+        if self._cause is not None:
+            return BrokenChannel(f"{self!r} ended with an error", channel=self, cause=self._cause)
+        return EndOfChannel(f"{self!r} has ended", channel=self)
+
+    def _mend(self) -> None:
+        self._wake_all()
+
+    def _forget_waiters(self) -> None:
+        self._queue = WaitQueue()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(error)
+
+    def __repr__(self) -> str:
+        label = repr(self._name) if self._name is not None else f"#{self._number}"
+        return f"<Watch {label} version {self._state[0]}{' closed' if self._closed else ''}>"
+
+
+class Observer(Generic[T_co]):
+    """One who watches: `Watch.observe()` makes them. For one task or thread at a time.
+
+    `async for` and `for` give the latest value after each change, until the end.
+    """
+
+    __slots__ = ("_seen", "_watch")
+
+    def __init__(self, watch: Watch[Any]) -> None:
+        self._watch = watch
+        self._seen: int = watch._state[0]
+
+    @property
+    def value(self) -> T_co:
+        """The latest value. Looking does not count as having seen the change."""
+        return self._watch._state[1]  # type: ignore[no-any-return]
+
+    def changed(self) -> Op[T_co]:
+        """Wait until there is a change that this observer has not seen; the result is the latest value.
+
+        Raises `EndOfChannel`, or `BrokenChannel` from the cause, if there is none and the watch is closed.
+        """
+        return _Changed(self)
+
+    __op__ = changed
+
+    def wait_for(self, predicate: Callable[[Any], object], /) -> Op[T_co]:
+        """Wait until `predicate(value)` is true of the latest value, which may be the present one; the result is it.
+
+        The predicate runs outside every lock, once for each value that is looked at. What it raises is raised here.
+        Raises as `changed` if the watch is closed and the last value does not do.
+        """
+        if not callable(predicate):
+            raise TypeError(f"wait_for() takes a function of the value, not {predicate!r}")
+        return _WaitFor(self, predicate)
+
+    def __iter__(self) -> Iterator[T_co]:
+        return items(self.changed, "an observer")
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return Items(self.changed)
+
+    def __repr__(self) -> str:
+        return f"<Observer of {self._watch!r}, has seen version {self._seen}>"
+
+
+class _Changed(Leaf[Any]):
+    __slots__ = ("_observer",)
+
+    def __init__(self, observer: Observer[Any]) -> None:
+        self._observer = observer
+        self._src = observer._watch
+
+    def _hint(self, watch: Watch[Any]) -> bool:
+        return watch._closed or watch._state[0] != self._observer._seen
+
+    def _attempt(self, watch: Watch[Any]) -> Any:
+        version, value = watch._state
+        if version != self._observer._seen:
+            self._observer._seen = version
+            return value
+        if watch._closed:
+            raise watch._over()
+        return PENDING
+
+    def _enqueue(self, watch: Watch[Any], waiter: Any) -> None:
+        watch._queue.append(waiter)
+
+    def _withdraw(self, watch: Watch[Any], waiter: Any) -> None:
+        watch._queue.withdrawn()
+
+    def _would_block(self, watch: Watch[Any]) -> WouldBlock:
+        return ChannelEmpty(f"{watch!r} has not changed")
+
+    def _describe(self, watch: Watch[Any]) -> str:
+        return f"wait for a change of {watch!r}"
+
+
+class _WaitFor(_Changed):
+    """The predicate is asked in `_hint`, without the lock; `_attempt` only uses what it said."""
+
+    __slots__ = ("_asked", "_fits", "_predicate")
+
+    def __init__(self, observer: Observer[Any], predicate: Callable[[Any], object]) -> None:
+        self._predicate = predicate
+        self._asked = -1  # of which version
+        self._fits = False
+        super().__init__(observer)
+
+    def _hint(self, watch: Watch[Any]) -> bool:
+        version, value = watch._state
+        if version != self._asked:
+            self._fits = bool(self._predicate(value))
+            self._asked = version
+        return self._fits or watch._closed
+
+    def _snapshot(self, watch: Watch[Any]) -> Any:
+        self._hint(watch)
+        return super()._snapshot(watch)
+
+    def _attempt(self, watch: Watch[Any]) -> Any:
+        version, value = watch._state
+        if version != self._asked:
+            return PENDING
+        if self._fits:
+            self._observer._seen = version
+            return value
+        if watch._closed:
+            raise watch._over()
+        return PENDING
+
+    def _enqueue(self, watch: Watch[Any], waiter: Any) -> None:
+        if watch._state[0] != self._asked:
+            waiter.wake_in(0)  # it has changed since: to be asked again, outside the lock
+        watch._queue.append(waiter)
+
+    def _describe(self, watch: Watch[Any]) -> str:
+        return f"wait for a value of {watch!r}"
