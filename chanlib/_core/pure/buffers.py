@@ -35,8 +35,9 @@ def evict(values: Any) -> Any:
 
 def probe(values: Any, value: Any) -> None:
     """Raise now what comparing `value` with the others would raise later."""
-    if type(values) is Heap:
-        values.probe(value)
+    check: Callable[[Any], None] | None = getattr(values, "probe", None)
+    if check is not None:
+        check(value)
 
 
 class Stack(deque[T]):
