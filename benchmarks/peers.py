@@ -1,0 +1,303 @@
+"""Who is compared: for each library, how its channel is made and in which words it is talked to.
+
+A peer has up to two forms, one for tasks and one for threads. A form names its words (`loops.Words`), the ends
+of a channel for somebody who uses that form, and the loop that receives with a time limit. `lacks` is the table of
+what exists: it says in words why a peer has no place in a cell. `add` takes a queue of your own into the
+comparison (`--with MODULE`). Libraries are imported when a channel is made: a worker loads only what it measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from . import loops
+from .loops import Loop, Words
+from .sides import Side
+
+LOOPS = frozenset({"asyncio", "uvloop", "trio"})
+ASYNCIO = frozenset({"asyncio", "uvloop"})
+EVERY = frozenset({"rendezvous", "bounded", "unbounded"})
+BUFFERED = frozenset({"bounded", "unbounded"})
+
+Ends = tuple[Any, Any]
+
+
+def capacity_label(capacity: float) -> str:
+    return "unbounded" if capacity == math.inf else f"{capacity:.0f}"
+
+
+def _itself(channel: Any) -> Ends:
+    return channel, channel
+
+
+def _pair(channel: Any) -> Ends:
+    tx, rx = channel
+    return tx, rx
+
+
+@dataclass(frozen=True)
+class Form:
+    """How tasks, or threads, talk to a channel of a peer."""
+
+    words: Words
+    ends: Callable[[Any], Ends] = _itself  # of a channel: what one sends with, what one receives with
+    worlds: frozenset[str] = LOOPS | {"threads"}
+    timed: Callable[[], tuple[Any, ...]] | None = None  # the loop, and what it needs; None: the world's own way
+
+
+@dataclass(frozen=True)
+class Select:
+    """The loops that wait on four channels, each with what it is called with before the number of items."""
+
+    take: Callable[[list[Any]], tuple[Any, ...]] | None = None
+    give: Callable[[list[Any]], tuple[Any, ...]] | None = None
+    take_turns: Callable[[Any, list[Any]], tuple[Any, ...]] | None = None
+    own_channels: bool = False  # it looks at the type of what it is given
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library, or one of its queues."""
+
+    name: str
+    package: str  # as it is imported; the standard library's are always there
+    make: Callable[[float], Any]
+    tasks: Form | None = None
+    threads: Form | None = None
+    capacities: frozenset[str] = BUFFERED
+    # who may share one channel: the tasks of one loop; threads and one loop; threads and any number of loops
+    reach: Literal["one loop", "a loop and threads", "anything"] = "one loop"
+    select: Select = field(default_factory=Select)
+    subscribe: Callable[[float, int], tuple[Any, list[Any]]] | None = None  # a broadcast of its own
+    only: tuple[str, ...] = ()  # the scenarios it is there for; none: all
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot be measured at all, or None if it can."""
+        if find_spec(self.package) is None:
+            return f"{self.package} is not installed"
+        if self.subscribe is not None and not _has_broadcast():
+            return "this chanlib has no Broadcast"
+        return None
+
+    def form(self, world: str) -> Form:
+        form = self.threads if world == "threads" else self.tasks
+        assert form is not None, (self.name, world)
+        return form
+
+    def lacks(self, scenario: str, needs: str, side: Side, capacity: float) -> str | None:
+        """Why this peer has no place there, or None if it has. `needs` names a field of `Select`, or is empty."""
+        if self.only and not any(scenario.startswith(prefix) for prefix in self.only):
+            return f"is only for {' and '.join(self.only)}"
+        if needs and getattr(self.select, needs) is None:
+            return "has no select" if self.select == Select() else f"has no select for {scenario}"
+        for world in (side.left, side.right):
+            if (self.threads if world == "threads" else self.tasks) is None:
+                return f"has no form for {'threads' if world == 'threads' else 'tasks'}"
+            if world not in self.form(world).worlds:
+                return f"does not run on {world}"
+        if not side.together and self.reach == "one loop":
+            return "is not thread-safe"
+        if side.loops > 1 and self.reach != "anything":
+            return "belongs to one loop"
+        if (
+            "rendezvous" if capacity == 0 else "unbounded" if capacity == math.inf else "bounded"
+        ) not in self.capacities:
+            return f"has no capacity {capacity_label(capacity)}"
+        return None
+
+
+# ------------- how channels are made
+def _chanlib(capacity: float) -> Any:
+    return import_module("chanlib").Channel(capacity)
+
+
+def _queue(module: str, name: str = "Queue") -> Callable[[float], Any]:
+    """For those to whom 0 means unbounded."""
+
+    def make(capacity: float) -> Any:
+        return getattr(import_module(module), name)(0 if capacity == math.inf else capacity)
+
+    return make
+
+
+def _simple(module: str) -> Callable[[float], Any]:
+    return lambda _: import_module(module).SimpleQueue()
+
+
+def _aiologic(capacity: float) -> Any:
+    return import_module("aiologic").Queue(None if capacity == math.inf else capacity)
+
+
+def _anyio(capacity: float) -> Any:
+    return import_module("anyio").create_memory_object_stream(capacity)
+
+
+def _trio(capacity: float) -> Any:
+    return import_module("trio").open_memory_channel(capacity)
+
+
+def _aiochan(capacity: float) -> Any:
+    channel = import_module("aiochan").Chan
+    return channel(2**60 if capacity == math.inf else capacity or None)
+
+
+def _broadcast(capacity: float, subscribers: int) -> tuple[Any, list[Any]]:
+    sender = import_module("chanlib").Broadcast(capacity, overflow="wait")
+    return sender, [sender.subscribe() for _ in range(subscribers)]
+
+
+@cache
+def _has_broadcast() -> bool:
+    return hasattr(import_module("chanlib"), "Broadcast")
+
+
+# ------------- their selects
+def _select(module: str, loop: Loop) -> Callable[[list[Any]], tuple[Any, ...]]:
+    return lambda ends: (loop, import_module(module).select, *ends)
+
+
+def _select_turns(module: str, loop: Loop) -> Callable[[Any, list[Any]], tuple[Any, ...]]:
+    return lambda turn, ends: (loop, import_module(module).select, turn, *ends)
+
+
+def _wait(loop: Loop) -> Select:
+    return Select(lambda ends: (loop, None, ends), None, lambda turn, ends: (loop, turn, ends))
+
+
+# ------------- the forms
+_OPS = Words()
+_PUT = Words("put", "get")
+_PUT_SYNC = Words("put", "get", "call")
+
+
+def _argument() -> tuple[Any, ...]:
+    return (loops.consume_timeout_argument,)
+
+
+def _mixed(attribute: str) -> Callable[[Any], Ends]:
+    def ends(channel: Any) -> Ends:
+        end = getattr(channel, attribute)
+        return end, end
+
+    return ends
+
+
+PEERS = [
+    Peer(
+        "chanlib",
+        "chanlib",
+        _chanlib,
+        Form(_OPS, timed=lambda: (loops.consume_within,)),
+        Form(Words(wait="sync"), timed=lambda: (loops.consume_sync_timeout,)),
+        EVERY,
+        "anything",
+        Select(
+            _select("chanlib", loops.take), _select("chanlib", loops.give), _select_turns("chanlib", loops.take_turns)
+        ),
+    ),
+    Peer(
+        "chanlib.Broadcast",
+        "chanlib",
+        _chanlib,
+        Form(_OPS),
+        Form(Words(wait="sync")),
+        reach="anything",
+        subscribe=_broadcast,
+        only=("broadcast",),
+    ),
+    Peer("asyncio.Queue", "asyncio", _queue("asyncio"), Form(_PUT, worlds=ASYNCIO)),
+    Peer("queue.Queue", "queue", _queue("queue"), None, Form(_PUT_SYNC, timed=_argument), reach="anything"),
+    Peer(
+        "queue.SimpleQueue",
+        "queue",
+        _simple("queue"),
+        None,
+        Form(_PUT_SYNC, timed=_argument),
+        frozenset({"unbounded"}),
+        "anything",
+    ),
+    Peer("trio", "trio", _trio, Form(_OPS, _pair, frozenset({"trio"})), capacities=EVERY),
+    Peer(
+        "anyio",
+        "anyio",
+        _anyio,
+        Form(_OPS, _pair, LOOPS, lambda: (loops.consume_in_scope, import_module("anyio").fail_after)),
+        capacities=EVERY,
+    ),
+    Peer(
+        "janus",
+        "janus",
+        _queue("janus"),
+        Form(_PUT, _mixed("async_q"), ASYNCIO),
+        Form(_PUT_SYNC, _mixed("sync_q"), timed=_argument),
+        reach="a loop and threads",
+    ),
+    Peer(
+        "culsans",
+        "culsans",
+        _queue("culsans"),
+        Form(_PUT, _mixed("async_q")),
+        Form(_PUT_SYNC, _mixed("sync_q"), timed=_argument),
+        reach="anything",
+    ),
+    Peer(
+        "aiologic.Queue",
+        "aiologic",
+        _aiologic,
+        Form(Words("async_put", "async_get"), timed=_argument),
+        Form(Words("green_put", "green_get", "call"), timed=_argument),
+        reach="anything",
+    ),
+    Peer(
+        "aiologic.SimpleQueue",
+        "aiologic",
+        _simple("aiologic"),
+        Form(Words("async_put", "async_get"), timed=_argument),
+        Form(Words("green_put", "green_get", "call"), timed=_argument),
+        frozenset({"unbounded"}),
+        "anything",
+    ),
+    Peer(
+        "aiochan",
+        "aiochan",
+        _aiochan,
+        Form(_PUT, worlds=ASYNCIO),
+        capacities=EVERY,
+        select=Select(
+            _select("aiochan", loops.aiochan_take),
+            _select("aiochan", loops.aiochan_give),
+            _select_turns("aiochan", loops.aiochan_take_turns),
+            own_channels=True,
+        ),
+    ),
+    Peer(
+        "asyncio.wait-one",
+        "asyncio",
+        _queue("asyncio"),
+        Form(_PUT, worlds=ASYNCIO),
+        select=_wait(loops.wait_take_one),
+        only=("select_",),
+    ),
+    Peer(
+        "asyncio.wait-all",
+        "asyncio",
+        _queue("asyncio"),
+        Form(_PUT, worlds=ASYNCIO),
+        select=_wait(loops.wait_take_all),
+        only=("select_",),
+    ),
+]
+
+
+def add(peer: Peer) -> None:
+    """Take one more into the comparison."""
+    if any(other.name == peer.name for other in PEERS):
+        raise ValueError(f"there is a peer {peer.name!r} already")
+    PEERS.append(peer)
