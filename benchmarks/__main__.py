@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 
-from .peers import PEERS, Peer, capacity_label
+from .peers import PEERS, Peer
 from .report import Paper, document, headline, show_cell, show_summary
 from .runner import Cell, Entry, Options, run_cell
 from .scenarios import SCENARIOS
@@ -69,6 +69,7 @@ class Choice:
         self.sides = matching("--side", args.side, [side.name for side in SIDES])
         self.peers = matching("--peer", args.peer, peers)
         self.capacities = capacities(args.capacity)
+        self.named = set(self.peers)
         if "chanlib" not in self.peers:
             self.peers.insert(0, "chanlib")  # whom the others are compared with
         self.left_out: dict[str, None] = {}  # in order, each once
@@ -85,40 +86,38 @@ class Choice:
         ]
 
     def cells(self) -> Iterator[tuple[Cell, list[Peer]]]:
-        """What is to be run."""
+        """What is to be run, and who: with `--summary`, only what the targets need."""
+        rows = self.rows()
+        asked = bool(self.args.scenarios and (self.args.side or self.args.capacity))
         for scenario in SCENARIOS:
             for side in SIDES:
                 for capacity in self.capacities:
-                    if scenario.name not in self.scenarios or side.name not in self.sides:
-                        continue
-                    asked = bool(self.args.scenarios and (self.args.side or self.args.capacity))
-                    if not self._there(side.name, side.missing, always=True):
-                        continue
-                    if not self._there("", scenario.lacks(side, capacity), always=asked):
-                        continue
                     cell = Cell(scenario, side, capacity)
-                    if peers := self._peers(cell):
+                    names = set(self.peers)
+                    if self.args.summary:
+                        names = {row.against for row in rows if _place(row) == _place(cell)}
+                        names |= {"chanlib"} if names else set()
+                    if (
+                        names
+                        and scenario.name in self.scenarios
+                        and side.name in self.sides
+                        and self._there(side.name, side.missing, always=True)
+                        and self._there("", scenario.lacks(side, capacity), always=asked)
+                        and (peers := self._peers(cell, names))
+                    ):
                         yield cell, peers
 
-    def summary_cells(self) -> Iterator[tuple[Cell, list[Peer]]]:
-        """The cells of the targets, with those whom the targets name."""
-        rows = self.rows()
-        for cell, peers in self.cells():
-            named = {row.against for row in rows if (row.scenario, row.side, row.capacity) == _key(cell)}
-            if named:
-                yield cell, [peer for peer in peers if peer.name in named | {"chanlib"}]
-
-    def _peers(self, cell: Cell) -> list[Peer]:
+    def _peers(self, cell: Cell, names: set[str]) -> list[Peer]:
+        """Those of `names` who have a place there; nobody, if none of those who were named has."""
         found = []
         for peer in PEERS:
-            if peer.name not in self.peers:
+            if peer.name not in names:
                 continue
-            lacks = peer.lacks(cell.scenario.name, cell.scenario.needs, cell.side, cell.capacity)
-            reason = lacks and f"{peer.name} {lacks}"
-            exists = self._there(f"{peer.name} in {cell}", reason, always=bool(self.args.peer))
+            reason = peer.lacks(cell.scenario.name, cell.scenario.needs, cell.side, cell.capacity)
+            exists = self._there(f"{peer.name} in {cell.scenario.name}, {cell.side.name}", reason, bool(self.args.peer))
             if exists and self._there(peer.name, peer.missing, always=True):
                 found.append(peer)
-        return found
+        return found if any(peer.name in self.named for peer in found) else []
 
     def _there(self, what: str, reason: str | None, always: bool) -> bool:
         if reason is not None and always:
@@ -126,8 +125,10 @@ class Choice:
         return reason is None
 
 
-def _key(cell: Cell) -> tuple[str, str, float]:
-    return cell.scenario.name, cell.side.name, cell.capacity
+def _place(thing: Cell | Row) -> tuple[str, str, float]:
+    if isinstance(thing, Row):
+        return thing.scenario, thing.side, thing.capacity
+    return thing.scenario.name, thing.side.name, thing.capacity
 
 
 def overview(paper: Paper) -> None:
@@ -136,12 +137,10 @@ def overview(paper: Paper) -> None:
     paper.table("Sides", ("name", "what", ""), [(s.name, s.text, s.missing or "") for s in SIDES])
     rows = []
     for peer in PEERS:
-        for side in SIDES:
-            held = [c for c in CAPACITIES if peer.lacks((*peer.only, "spsc")[0], "", side, c) is None]
-            if held:
-                where = ", ".join(map(capacity_label, held))
-                rows.append((peer.name, side.name, where, ", ".join(peer.only) or "all", peer.missing or ""))
-    paper.table("Peers", ("name", "side", "capacities", "scenarios", ""), rows)
+        sides = [side.name for side in SIDES if peer.lacks_side(side) is None]
+        kinds = ", ".join(sorted(peer.capacities))
+        rows.append((peer.name, kinds, ", ".join(sides), ", ".join(peer.only) or "all", peer.missing or ""))
+    paper.table("Peers", ("name", "capacities", "sides", "scenarios", ""), rows)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -209,12 +208,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choice = Choice(args)
     except ValueError as error:
         commands.error(str(error))
-    cells = list(choice.summary_cells() if args.summary else choice.cells())
+    if args.summary and not choice.rows():
+        commands.error("there is nothing to run: no target is about that")
+    cells = list(choice.cells())
     if not cells:
-        why = (
-            "\n  ".join(choice.left_out) or "no target is about that" if args.summary else "\n  ".join(choice.left_out)
-        )
-        commands.error(f"there is nothing to run\n  {why}")
+        commands.error("\n  ".join(["there is nothing to run", *choice.left_out]))
+    if args.json is not None and not args.json.resolve().parent.is_dir():
+        commands.error(f"argument --json: there is no directory {args.json.parent}")
     if args.profile:
         cell, peers = cells[0]
         chosen = peers[-1] if args.peer else peers[0]
@@ -231,8 +231,8 @@ def _run(
     for line in choice.left_out:
         paper.line(line)
     processes = options.rounds * sum(len(peers) for _, peers in cells)
-    minutes = processes * (STARTING + 2 * options.seconds) / 60
-    paper.line(f"{processes} processes, about {minutes:.0f} minutes\n")
+    forecast = "" if options.items else f", about {processes * (STARTING + 2 * options.seconds) / 60:.0f} minutes"
+    paper.line(f"{processes} processes{forecast}\n")
     began, code = perf_counter(), 0
     done: list[tuple[Cell, list[Entry]]] = []
     try:
@@ -244,8 +244,8 @@ def _run(
         code = 130
     verdicts: list[Verdict] = []
     if args.summary:
-        entries = {_key(cell): found for cell, found in done}
-        verdicts = [judge(row, entries.get((row.scenario, row.side, row.capacity), [])) for row in choice.rows()]
+        entries = {_place(cell): found for cell, found in done}
+        verdicts = [judge(row, entries.get(_place(row), [])) for row in choice.rows()]
         show_summary(paper, verdicts)
     paper.line(f"{perf_counter() - began:.0f} s")
     if args.json is not None:

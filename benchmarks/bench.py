@@ -34,18 +34,20 @@ class Tally:
         for word, kept in ((words.send, self.sent), (words.receive, self.received)):
             if (inner := getattr(end, word, None)) is not None:
                 found[word] = partial(self._noted, inner, kept, kept is self.sent)
-        return SimpleNamespace(**found)
+        return SimpleNamespace(**found, close=getattr(end, "close", None))
 
     def _noted(self, inner: Callable[..., Any], kept: list[Any], sending: bool, *args: Any, **options: Any) -> Any:
-        made = inner(*args, **options)
-
         def note(result: Any) -> Any:
             kept.append(args[0] if sending else result)
             return result
 
         async def awaited() -> Any:
-            return note(await made)
+            return note(await (made or inner(*args, **options)))
 
+        made = None
+        if inspect.iscoroutinefunction(inner):  # not called yet: a task that is cancelled may never start
+            return awaited()
+        made = inner(*args, **options)
         if hasattr(made, "within"):  # an operation of chanlib's
             return made.map(note)
         return awaited() if inspect.isawaitable(made) else note(made)

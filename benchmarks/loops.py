@@ -105,6 +105,16 @@ async def ask(tx: Any, open_reply: Callable[[], tuple[Any, Any]], items: int) ->
         await answer.receive()
 
 
+async def ask_and_close(tx: Any, open_reply: Callable[[], tuple[Any, Any]], items: int) -> None:
+    """For those who complain about an end that nobody closed."""
+    for i in range(items):
+        reply, answer = open_reply()
+        await tx.send((i, reply))
+        await answer.receive()
+        reply.close()
+        answer.close()
+
+
 async def answer(rx: Any, items: int) -> None:
     for _ in range(items):
         i, reply = await rx.receive()

@@ -1,9 +1,8 @@
 """Who is compared: for each library, how its channel is made and in which words it is talked to.
 
-A peer has up to two forms, one for tasks and one for threads. A form names its words (`loops.Words`), the ends
-of a channel for somebody who uses that form, and the loop that receives with a time limit. `lacks` is the table of
-what exists: it says in words why a peer has no place in a cell. `add` takes a queue of your own into the
-comparison (`--with MODULE`). Libraries are imported when a channel is made: a worker loads only what it measures.
+A peer has up to two forms, one for tasks and one for threads. A form names its words (`loops.Words`), the ends of a
+channel for somebody who uses that form, and the loop that receives with a time limit. `lacks` says why a peer has no
+place in a cell of the table. Libraries are imported when a channel is made: a worker loads only what it measures.
 """
 
 from __future__ import annotations
@@ -49,6 +48,7 @@ class Form:
     ends: Callable[[Any], Ends] = _itself  # of a channel: what one sends with, what one receives with
     worlds: frozenset[str] = LOOPS | {"threads"}
     timed: Callable[[], tuple[Any, ...]] | None = None  # the loop, and what it needs; None: the world's own way
+    closes: bool = False  # its users close each end, or are warned
 
 
 @dataclass(frozen=True)
@@ -94,22 +94,25 @@ class Peer:
     def lacks(self, scenario: str, needs: str, side: Side, capacity: float) -> str | None:
         """Why this peer has no place there, or None if it has. `needs` names a field of `Select`, or is empty."""
         if self.only and not any(scenario.startswith(prefix) for prefix in self.only):
-            return f"is only for {' and '.join(self.only)}"
+            return f"it is only for {' and '.join(self.only)}"
         if needs and getattr(self.select, needs) is None:
-            return "has no select" if self.select == Select() else f"has no select for {scenario}"
+            return "it has no select" if self.select == Select() else f"its select is not for {scenario}"
+        if (reason := self.lacks_side(side)) is not None:
+            return reason
+        kind = "rendezvous" if capacity == 0 else "unbounded" if capacity == math.inf else "bounded"
+        return None if kind in self.capacities else f"it has no capacity {capacity_label(capacity)}"
+
+    def lacks_side(self, side: Side) -> str | None:
+        """Why this peer has no place on that side, or None if it has."""
         for world in (side.left, side.right):
             if (self.threads if world == "threads" else self.tasks) is None:
-                return f"has no form for {'threads' if world == 'threads' else 'tasks'}"
+                return f"it has no form for {'threads' if world == 'threads' else 'tasks'}"
             if world not in self.form(world).worlds:
-                return f"does not run on {world}"
+                return f"it does not run on {world}"
         if not side.together and self.reach == "one loop":
-            return "is not thread-safe"
+            return "it is not thread-safe"
         if side.loops > 1 and self.reach != "anything":
-            return "belongs to one loop"
-        if (
-            "rendezvous" if capacity == 0 else "unbounded" if capacity == math.inf else "bounded"
-        ) not in self.capacities:
-            return f"has no capacity {capacity_label(capacity)}"
+            return "it belongs to one loop"
         return None
 
 
@@ -228,7 +231,7 @@ PEERS = [
         "anyio",
         "anyio",
         _anyio,
-        Form(_OPS, _pair, LOOPS, lambda: (loops.consume_in_scope, import_module("anyio").fail_after)),
+        Form(_OPS, _pair, LOOPS, lambda: (loops.consume_in_scope, import_module("anyio").fail_after), True),
         capacities=EVERY,
     ),
     Peer(
@@ -297,7 +300,10 @@ PEERS = [
 
 
 def add(peer: Peer) -> None:
-    """Take one more into the comparison."""
+    """Take one more into the comparison, for a module that is named by `--with`.
+
+    add(Peer("mine", "my_package", my_package.Queue, Form(Words("put", "get"))))
+    """
     if any(other.name == peer.name for other in PEERS):
         raise ValueError(f"there is a peer {peer.name!r} already")
     PEERS.append(peer)

@@ -49,8 +49,9 @@ def pingpong(bench: Bench, items: int) -> None:
 
 def request_reply(bench: Bench, items: int) -> None:
     channel = bench.open()
+    ask = loops.ask_and_close if bench.left.form.closes else loops.ask
     for share in shares(items, WAYS):
-        bench.left.start(loops.ask, bench.left.tx(channel), bench.open_reply(), share)
+        bench.left.start(ask, bench.left.tx(channel), bench.open_reply(), share)
     bench.right.start(loops.answer, bench.right.rx(channel), items)
 
 
