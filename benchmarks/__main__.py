@@ -24,7 +24,7 @@ from pathlib import Path
 from time import perf_counter
 
 from .peers import PEERS, Peer
-from .report import Paper, document, headline, show_cell, show_summary
+from .report import Paper, document, headline, load, show_cell, show_summary
 from .runner import Cell, Entry, Options, run_cell
 from .scenarios import SCENARIOS
 from .sides import SIDES
@@ -227,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(
     paper: Paper, args: argparse.Namespace, options: Options, choice: Choice, cells: list[tuple[Cell, list[Peer]]]
 ) -> int:
+    loads = [load()]
     paper.line(headline(options))
     for line in choice.left_out:
         paper.line(line)
@@ -247,11 +248,17 @@ def _run(
         entries = {_place(cell): found for cell, found in done}
         verdicts = [judge(row, entries.get(_place(row), [])) for row in choice.rows()]
         show_summary(paper, verdicts)
-    paper.line(f"{perf_counter() - began:.0f} s")
+    loads.append(load())
+    paper.line(f"{perf_counter() - began:.0f} s" + _load_text(loads))
     if args.json is not None:
-        text = json.dumps(document(options, done, verdicts, choice.left_out), indent=1)
+        text = json.dumps(document(options, done, verdicts, choice.left_out, loads), indent=1)
         args.json.write_text(text + "\n", encoding="utf-8")
     return code
+
+
+def _load_text(loads: list[float | None]) -> str:
+    first, last = loads
+    return "" if first is None or last is None else f"; load {first:.1f} before, {last:.1f} after"
 
 
 if __name__ == "__main__":

@@ -35,8 +35,11 @@ class _Scales:
         self.before = tracemalloc.get_traced_memory()[0]
 
     def read(self) -> int:
+        """Once."""
         gc.collect()
-        return tracemalloc.get_traced_memory()[0] - self.before
+        weight = tracemalloc.get_traced_memory()[0] - self.before
+        tracemalloc.stop()
+        return weight
 
 
 def idle(bench: Bench) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -31,13 +31,14 @@ def capacity_label(capacity: float) -> str:
     return "unbounded" if capacity == math.inf else f"{capacity:.0f}"
 
 
-def _itself(channel: Any) -> Ends:
+def both_ends(channel: Any) -> Ends:
+    """One object is both."""
     return channel, channel
 
 
-def _pair(channel: Any) -> Ends:
-    tx, rx = channel
-    return tx, rx
+def pair_of_ends(channel: Ends) -> Ends:
+    """The library gives a pair."""
+    return channel
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Form:
     """How tasks, or threads, talk to a channel of a peer."""
 
     words: Words
-    ends: Callable[[Any], Ends] = _itself  # of a channel: what one sends with, what one receives with
+    ends: Callable[[Any], Ends] = both_ends  # of a channel: what one sends with, what one receives with
     worlds: frozenset[str] = LOOPS | {"threads"}
     timed: Callable[[], tuple[Any, ...]] | None = None  # the loop, and what it needs; None: the world's own way
     closes: bool = False  # its users close each end, or are warned
@@ -67,7 +68,7 @@ class Peer:
 
     name: str
     package: str  # as it is imported; the standard library's are always there
-    make: Callable[[float], Any]
+    opener: Callable[[float], Callable[[], Any]]  # of the capacity: what makes a channel
     tasks: Form | None = None
     threads: Form | None = None
     capacities: frozenset[str] = BUFFERED
@@ -117,38 +118,19 @@ class Peer:
 
 
 # ------------- how channels are made
-def _chanlib(capacity: float) -> Any:
-    return import_module("chanlib").Channel(capacity)
+def _made_by(module: str, name: str, unbounded: object) -> Callable[[float], Callable[[], Any]]:
+    def opener(capacity: float) -> Callable[[], Any]:
+        return partial(getattr(import_module(module), name), unbounded if capacity == math.inf else capacity)
+
+    return opener
 
 
-def _queue(module: str, name: str = "Queue") -> Callable[[float], Any]:
-    """For those to whom 0 means unbounded."""
-
-    def make(capacity: float) -> Any:
-        return getattr(import_module(module), name)(0 if capacity == math.inf else capacity)
-
-    return make
+def _simple(module: str) -> Callable[[float], Callable[[], Any]]:
+    return lambda _: import_module(module).SimpleQueue
 
 
-def _simple(module: str) -> Callable[[float], Any]:
-    return lambda _: import_module(module).SimpleQueue()
-
-
-def _aiologic(capacity: float) -> Any:
-    return import_module("aiologic").Queue(None if capacity == math.inf else capacity)
-
-
-def _anyio(capacity: float) -> Any:
-    return import_module("anyio").create_memory_object_stream(capacity)
-
-
-def _trio(capacity: float) -> Any:
-    return import_module("trio").open_memory_channel(capacity)
-
-
-def _aiochan(capacity: float) -> Any:
-    channel = import_module("aiochan").Chan
-    return channel(2**60 if capacity == math.inf else capacity or None)
+def _aiochan(capacity: float) -> Callable[[], Any]:
+    return partial(import_module("aiochan").Chan, 2**60 if capacity == math.inf else capacity or None)
 
 
 def _broadcast(capacity: float, subscribers: int) -> tuple[Any, list[Any]]:
@@ -156,7 +138,6 @@ def _broadcast(capacity: float, subscribers: int) -> tuple[Any, list[Any]]:
     return sender, [sender.subscribe() for _ in range(subscribers)]
 
 
-@cache
 def _has_broadcast() -> bool:
     return hasattr(import_module("chanlib"), "Broadcast")
 
@@ -196,7 +177,7 @@ PEERS = [
     Peer(
         "chanlib",
         "chanlib",
-        _chanlib,
+        _made_by("chanlib", "Channel", math.inf),
         Form(_OPS, timed=lambda: (loops.consume_within,)),
         Form(Words(wait="sync"), timed=lambda: (loops.consume_sync_timeout,)),
         EVERY,
@@ -208,15 +189,17 @@ PEERS = [
     Peer(
         "chanlib.Broadcast",
         "chanlib",
-        _chanlib,
+        _made_by("chanlib", "Channel", math.inf),
         Form(_OPS),
         Form(Words(wait="sync")),
         reach="anything",
         subscribe=_broadcast,
         only=("broadcast",),
     ),
-    Peer("asyncio.Queue", "asyncio", _queue("asyncio"), Form(_PUT, worlds=ASYNCIO)),
-    Peer("queue.Queue", "queue", _queue("queue"), None, Form(_PUT_SYNC, timed=_argument), reach="anything"),
+    Peer("asyncio.Queue", "asyncio", _made_by("asyncio", "Queue", 0), Form(_PUT, worlds=ASYNCIO)),
+    Peer(
+        "queue.Queue", "queue", _made_by("queue", "Queue", 0), None, Form(_PUT_SYNC, timed=_argument), reach="anything"
+    ),
     Peer(
         "queue.SimpleQueue",
         "queue",
@@ -226,18 +209,24 @@ PEERS = [
         frozenset({"unbounded"}),
         "anything",
     ),
-    Peer("trio", "trio", _trio, Form(_OPS, _pair, frozenset({"trio"})), capacities=EVERY),
+    Peer(
+        "trio",
+        "trio",
+        _made_by("trio", "open_memory_channel", math.inf),
+        Form(_OPS, pair_of_ends, frozenset({"trio"})),
+        capacities=EVERY,
+    ),
     Peer(
         "anyio",
         "anyio",
-        _anyio,
-        Form(_OPS, _pair, LOOPS, lambda: (loops.consume_in_scope, import_module("anyio").fail_after), True),
+        _made_by("anyio", "create_memory_object_stream", math.inf),
+        Form(_OPS, pair_of_ends, LOOPS, lambda: (loops.consume_in_scope, import_module("anyio").fail_after), True),
         capacities=EVERY,
     ),
     Peer(
         "janus",
         "janus",
-        _queue("janus"),
+        _made_by("janus", "Queue", 0),
         Form(_PUT, _mixed("async_q"), ASYNCIO),
         Form(_PUT_SYNC, _mixed("sync_q"), timed=_argument),
         reach="a loop and threads",
@@ -245,7 +234,7 @@ PEERS = [
     Peer(
         "culsans",
         "culsans",
-        _queue("culsans"),
+        _made_by("culsans", "Queue", 0),
         Form(_PUT, _mixed("async_q")),
         Form(_PUT_SYNC, _mixed("sync_q"), timed=_argument),
         reach="anything",
@@ -253,7 +242,7 @@ PEERS = [
     Peer(
         "aiologic.Queue",
         "aiologic",
-        _aiologic,
+        _made_by("aiologic", "Queue", None),
         Form(Words("async_put", "async_get"), timed=_argument),
         Form(Words("green_put", "green_get", "call"), timed=_argument),
         reach="anything",
@@ -283,7 +272,7 @@ PEERS = [
     Peer(
         "asyncio.wait-one",
         "asyncio",
-        _queue("asyncio"),
+        _made_by("asyncio", "Queue", 0),
         Form(_PUT, worlds=ASYNCIO),
         select=_wait(loops.wait_take_one),
         only=("select_",),
@@ -291,7 +280,7 @@ PEERS = [
     Peer(
         "asyncio.wait-all",
         "asyncio",
-        _queue("asyncio"),
+        _made_by("asyncio", "Queue", 0),
         Form(_PUT, worlds=ASYNCIO),
         select=_wait(loops.wait_take_all),
         only=("select_",),
@@ -302,7 +291,7 @@ PEERS = [
 def add(peer: Peer) -> None:
     """Take one more into the comparison, for a module that is named by `--with`.
 
-    add(Peer("mine", "my_package", my_package.Queue, Form(Words("put", "get"))))
+    add(Peer("mine", "my_package", lambda capacity: partial(my_package.Queue, capacity), Form(Words("put", "get"))))
     """
     if any(other.name == peer.name for other in PEERS):
         raise ValueError(f"there is a peer {peer.name!r} already")

@@ -32,6 +32,11 @@ def machine() -> dict[str, Any]:
     return {"cpu": cpu, "count": os.cpu_count(), "platform": platform.platform()}
 
 
+def load() -> float | None:
+    """How busy the machine is with this and all else, over the last minute."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
 def python() -> dict[str, Any]:
     return {
         "implementation": platform.python_implementation(),
@@ -58,7 +63,8 @@ def headline(options: Options) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in packages().items())
     return (
         f"{build['implementation']} {build['version']}{threads}, {where['count']} x {where['cpu']}, "
-        f"{options.rounds} rounds of {per}\n{versions}"
+        f"{options.rounds} rounds of {per}\n{versions}\n"
+        "beside chanlib: the peer's figure divided by chanlib's; above 1, chanlib is better"
     )
 
 
@@ -116,13 +122,18 @@ def _capacity_json(capacity: float) -> int | str:
 
 
 def document(
-    options: Options, cells: list[tuple[Cell, list[Entry]]], verdicts: list[Verdict], left_out: Iterable[str]
+    options: Options,
+    cells: list[tuple[Cell, list[Entry]]],
+    verdicts: list[Verdict],
+    left_out: Iterable[str],
+    loads: Sequence[float | None],
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "python": python(),
         "packages": packages(),
         "machine": machine(),
+        "load": list(loads),  # before and after
         "options": {
             "rounds": options.rounds,
             "seconds": None if options.items else options.seconds,

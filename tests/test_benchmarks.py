@@ -9,11 +9,14 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import chanlib
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
@@ -33,6 +36,7 @@ FEW = 20  # items
 
 FAKES = """
 import asyncio
+from functools import partial
 from benchmarks.loops import Words
 from benchmarks.peers import ASYNCIO, Form, Peer, add
 
@@ -53,9 +57,10 @@ class Dying(asyncio.Queue):
     async def get(self):
         raise SystemExit(__import__("os")._exit(7))
 
+form = Form(Words("put", "get"), worlds=ASYNCIO)
 for fake in Losing, Stuck, Broken, Dying:
-    add(Peer(fake.__name__, "asyncio", fake, Form(Words("put", "get"), worlds=ASYNCIO)))
-add(Peer("Absent", "no_such_package", Stuck, Form(Words("put", "get"), worlds=ASYNCIO)))
+    add(Peer(fake.__name__, "asyncio", partial(partial, fake), form))
+add(Peer("Absent", "no_such_package", partial(partial, Stuck), form))
 """
 
 
@@ -147,7 +152,9 @@ def test_a_loop_keeps_its_place_in_the_file() -> None:
     assert spoken.__code__.co_filename == loops.pong.__code__.co_filename
 
 
-@pytest.mark.parametrize("job", existing(lambda job: job.peer == "chanlib" and job.capacity in (0, 100)), ids=job_id)
+@pytest.mark.parametrize(
+    "job", existing(lambda job: job.peer.startswith("chanlib") and job.capacity in (0, 100)), ids=job_id
+)
 def test_every_scenario_moves_all_items_through_chanlib(job: Job) -> None:
     copies = {"pingpong": 2, "request_reply": 2, "broadcast": 4}.get(job.scenario, 1)
     items = {"cancel_storm": 1, "seq": 100}.get(job.scenario, FEW)
@@ -172,6 +179,28 @@ def test_every_scenario_that_exists_for_an_asyncio_queue_runs(job: Job) -> None:
     assert figure.value > 0
     assert figure.items == (64 if job.scenario == "cancel_storm" else FEW)
     assert figure.engine is None or figure.engine == worker.measure(Job("seq", "chanlib", "trio", 1, items=1)).engine
+
+
+class _Fan:
+    """What the adapter takes chanlib's broadcast to be."""
+
+    def __init__(self, capacity: float, *, overflow: str) -> None:
+        assert overflow == "wait"
+        self._made = partial(chanlib.Channel[int], capacity)
+        self._all: list[chanlib.Channel[int]] = []
+
+    def subscribe(self) -> chanlib.Channel[int]:
+        self._all.append(self._made())
+        return self._all[-1]
+
+    async def send(self, value: int) -> None:
+        for channel in self._all:
+            await channel.send(value)
+
+
+def test_a_broadcast_of_its_own_is_compared_with_fan_out_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chanlib, "Broadcast", _Fan, raising=False)
+    assert worker.check(Job("broadcast", "chanlib.Broadcast", "asyncio", 10, items=FEW)) == 4 * FEW
 
 
 def test_a_value_that_is_lost_is_noticed(fakes: str) -> None:
@@ -235,6 +264,7 @@ def test_a_run_measures_the_others_and_writes_everything_down(
     assert written["python"]["version"] == platform.python_version()
     assert {"chanlib", "anyio"} <= set(written["packages"])
     assert set(written["machine"]) == {"cpu", "count", "platform"}
+    assert len(written["load"]) == 2
     assert str(ROOT) not in text
     assert written["options"] == {"rounds": 1, "seconds": None, "items": FEW, "timeout": 60}
     assert written["left_out"] == ["left out: Absent: no_such_package is not installed"]
