@@ -1,0 +1,135 @@
+"""A bench: one peer at one capacity, with a party on the left and one on the right of its channels.
+
+A party starts loops, each put into the words of the peer's form there, and hands out the ends of channels. It adds
+nothing to what is timed: a loop gets the library's own objects. Only the run that checks, before any that is timed,
+has a `Tally` between: it notes what goes in and what comes out, and both must be the same objects.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from . import loops
+from .loops import Loop, Words, speak
+from .peers import Ends, Form, Peer, both_ends, pair_of_ends
+from .sides import Job, Side
+
+
+class Tally:
+    """What went into the channels, and what came out."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.received: list[Any] = []
+        self.copies = 1  # how often each value comes out
+
+    def wrap(self, end: Any, words: Words) -> Any:
+        """An end like this one, all traffic noted."""
+        found = {}
+        for word, kept in ((words.send, self.sent), (words.receive, self.received)):
+            if (inner := getattr(end, word, None)) is not None:
+                found[word] = partial(self._noted, inner, kept, kept is self.sent)
+        return SimpleNamespace(**found, close=getattr(end, "close", None))
+
+    def _noted(self, inner: Callable[..., Any], kept: list[Any], sending: bool, *args: Any, **options: Any) -> Any:
+        def note(result: Any) -> Any:
+            kept.append(args[0] if sending else result)
+            return result
+
+        async def noted() -> Any:
+            return note(await inner(*args, **options))
+
+        async def awaited() -> Any:
+            return note(await made)
+
+        if inspect.iscoroutinefunction(inner):
+            return noted()  # nothing is called yet: a task that is cancelled may never start
+        made = inner(*args, **options)
+        if hasattr(made, "within"):  # an operation of chanlib's
+            return made.map(note)
+        return awaited() if inspect.isawaitable(made) else note(made)
+
+    def check(self) -> None:
+        """By identity: the lists keep the values alive."""
+        if not self.received:
+            raise AssertionError("nothing came out")
+        sent, received = Counter(map(id, self.sent * self.copies)), Counter(map(id, self.received))
+        if sent != received:
+            lost, strange = (sent - received).total(), (received - sent).total()
+            raise AssertionError(f"of {sent.total()} values {lost} were lost, and {strange} came out that should not")
+
+
+class Party:
+    """One side of a bench: whoever is started there uses one form of the peer."""
+
+    def __init__(self, world: str, form: Form, tally: Tally | None) -> None:
+        self.world = world
+        self.form = form
+        self.tally = tally
+        self.jobs: list[Job] = []
+
+    def start(self, loop: Loop, *args: Any) -> None:
+        self.jobs.append(partial(speak(loop, self.form.words), *args))
+
+    def tx(self, channel: Any) -> Any:
+        return self._end(self.form.ends(channel)[0])
+
+    def rx(self, channel: Any) -> Any:
+        return self._end(self.form.ends(channel)[1])
+
+    def _end(self, end: Any) -> Any:
+        return end if self.tally is None else self.tally.wrap(end, self.form.words)
+
+    def timed(self) -> tuple[Any, ...]:
+        """The loop that receives under a time limit, and what it needs besides."""
+        if self.form.timed is not None:
+            return self.form.timed()
+        if self.world == "trio":
+            import trio
+
+            return loops.consume_in_scope, trio.fail_after
+        return (loops.consume_in_asyncio_timeout,)
+
+
+class Bench:
+    """A peer at one capacity, with a left and a right party."""
+
+    def __init__(self, peer: Peer, side: Side, capacity: float, tally: Tally | None = None) -> None:
+        self.peer = peer
+        self.side = side
+        self.capacity = capacity
+        self.tally = tally
+        self.left = Party(side.left, peer.form(side.left), tally)
+        self.right = Party(side.right, peer.form(side.right), tally)
+        self.open = peer.opener(capacity)
+
+    def open_reply(self) -> Callable[[], Ends]:
+        """What makes a channel for one answer: its end for the right to send with, and that of the left to receive.
+
+        This one is called in a measured loop, so it does no more than it must.
+        """
+        make, left, right = self.peer.opener(1), self.left, self.right
+        there, here = right.form.ends, left.form.ends
+
+        def same() -> Ends:
+            channel = make()
+            return channel, channel
+
+        def different() -> Ends:
+            channel = make()
+            return there(channel)[0], here(channel)[1]
+
+        def noted() -> Ends:
+            channel = make()
+            return right.tx(channel), left.rx(channel)
+
+        if self.tally is not None:
+            return noted
+        if there is here is both_ends:
+            return same
+        return make if there is here is pair_of_ends else different

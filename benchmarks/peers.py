@@ -1,0 +1,298 @@
+"""Who is compared: for each library, how its channel is made and in which words it is talked to.
+
+A peer has up to two forms, one for tasks and one for threads. A form names its words (`loops.Words`), the ends of a
+channel for somebody who uses that form, and the loop that receives with a time limit. `lacks` says why a peer has no
+place in a cell of the table. Libraries are imported when a channel is made: a worker loads only what it measures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from . import loops
+from .loops import Loop, Words
+from .sides import Side
+
+LOOPS = frozenset({"asyncio", "uvloop", "trio"})
+ASYNCIO = frozenset({"asyncio", "uvloop"})
+EVERY = frozenset({"rendezvous", "bounded", "unbounded"})
+BUFFERED = frozenset({"bounded", "unbounded"})
+
+Ends = tuple[Any, Any]
+
+
+def capacity_label(capacity: float) -> str:
+    return "unbounded" if capacity == math.inf else f"{capacity:.0f}"
+
+
+def both_ends(channel: Any) -> Ends:
+    """One object is both."""
+    return channel, channel
+
+
+def pair_of_ends(channel: Ends) -> Ends:
+    """The library gives a pair."""
+    return channel
+
+
+@dataclass(frozen=True)
+class Form:
+    """How tasks, or threads, talk to a channel of a peer."""
+
+    words: Words
+    ends: Callable[[Any], Ends] = both_ends  # of a channel: what one sends with, what one receives with
+    worlds: frozenset[str] = LOOPS | {"threads"}
+    timed: Callable[[], tuple[Any, ...]] | None = None  # the loop, and what it needs; None: the world's own way
+    closes: bool = False  # its users close each end, or are warned
+
+
+@dataclass(frozen=True)
+class Select:
+    """The loops that wait on four channels, each with what it is called with before the number of items."""
+
+    take: Callable[[list[Any]], tuple[Any, ...]] | None = None
+    give: Callable[[list[Any]], tuple[Any, ...]] | None = None
+    take_turns: Callable[[Any, list[Any]], tuple[Any, ...]] | None = None
+    own_channels: bool = False  # it looks at the type of what it is given
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A library, or one of its queues."""
+
+    name: str
+    package: str  # as it is imported; the standard library's are always there
+    opener: Callable[[float], Callable[[], Any]]  # of the capacity: what makes a channel
+    tasks: Form | None = None
+    threads: Form | None = None
+    capacities: frozenset[str] = BUFFERED
+    # who may share one channel: the tasks of one loop; threads and one loop; threads and any number of loops
+    reach: Literal["one loop", "a loop and threads", "anything"] = "one loop"
+    select: Select = field(default_factory=Select)
+    subscribe: Callable[[float, int], tuple[Any, list[Any]]] | None = None  # a broadcast of its own
+    only: tuple[str, ...] = ()  # the scenarios it is there for; none: all
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot be measured at all, or None if it can."""
+        if find_spec(self.package) is None:
+            return f"{self.package} is not installed"
+        if self.subscribe is not None and not _has_broadcast():
+            return "this chanlib has no Broadcast"
+        return None
+
+    def form(self, world: str) -> Form:
+        form = self.threads if world == "threads" else self.tasks
+        assert form is not None, (self.name, world)
+        return form
+
+    def lacks(self, scenario: str, needs: str, side: Side, capacity: float) -> str | None:
+        """Why this peer has no place there, or None if it has. `needs` names a field of `Select`, or is empty."""
+        if self.only and not any(scenario.startswith(prefix) for prefix in self.only):
+            return f"it is only for {' and '.join(self.only)}"
+        if needs and getattr(self.select, needs) is None:
+            return "it has no select" if self.select == Select() else f"its select is not for {scenario}"
+        if (reason := self.lacks_side(side)) is not None:
+            return reason
+        kind = "rendezvous" if capacity == 0 else "unbounded" if capacity == math.inf else "bounded"
+        return None if kind in self.capacities else f"it has no capacity {capacity_label(capacity)}"
+
+    def lacks_side(self, side: Side) -> str | None:
+        """Why this peer has no place on that side, or None if it has."""
+        for world in (side.left, side.right):
+            if (self.threads if world == "threads" else self.tasks) is None:
+                return f"it has no form for {'threads' if world == 'threads' else 'tasks'}"
+            if world not in self.form(world).worlds:
+                return f"it does not run on {world}"
+        if not side.together and self.reach == "one loop":
+            return "it is not thread-safe"
+        if side.loops > 1 and self.reach != "anything":
+            return "it belongs to one loop"
+        return None
+
+
+# ------------- how channels are made
+def _made_by(module: str, name: str, unbounded: object) -> Callable[[float], Callable[[], Any]]:
+    def opener(capacity: float) -> Callable[[], Any]:
+        return partial(getattr(import_module(module), name), unbounded if capacity == math.inf else capacity)
+
+    return opener
+
+
+def _simple(module: str) -> Callable[[float], Callable[[], Any]]:
+    return lambda _: import_module(module).SimpleQueue
+
+
+def _aiochan(capacity: float) -> Callable[[], Any]:
+    return partial(import_module("aiochan").Chan, 2**60 if capacity == math.inf else capacity or None)
+
+
+def _broadcast(capacity: float, subscribers: int) -> tuple[Any, list[Any]]:
+    sender = import_module("chanlib").Broadcast(capacity, overflow="wait")
+    return sender, [sender.subscribe() for _ in range(subscribers)]
+
+
+def _has_broadcast() -> bool:
+    return hasattr(import_module("chanlib"), "Broadcast")
+
+
+# ------------- their selects
+def _select(module: str, loop: Loop) -> Callable[[list[Any]], tuple[Any, ...]]:
+    return lambda ends: (loop, import_module(module).select, *ends)
+
+
+def _select_turns(module: str, loop: Loop) -> Callable[[Any, list[Any]], tuple[Any, ...]]:
+    return lambda turn, ends: (loop, import_module(module).select, turn, *ends)
+
+
+def _wait(loop: Loop) -> Select:
+    return Select(lambda ends: (loop, None, ends), None, lambda turn, ends: (loop, turn, ends))
+
+
+# ------------- the forms
+_OPS = Words()
+_PUT = Words("put", "get")
+_PUT_SYNC = Words("put", "get", "call")
+
+
+def _argument() -> tuple[Any, ...]:
+    return (loops.consume_timeout_argument,)
+
+
+def _mixed(attribute: str) -> Callable[[Any], Ends]:
+    def ends(channel: Any) -> Ends:
+        end = getattr(channel, attribute)
+        return end, end
+
+    return ends
+
+
+PEERS = [
+    Peer(
+        "chanlib",
+        "chanlib",
+        _made_by("chanlib", "Channel", math.inf),
+        Form(_OPS, timed=lambda: (loops.consume_within,)),
+        Form(Words(wait="sync"), timed=lambda: (loops.consume_sync_timeout,)),
+        EVERY,
+        "anything",
+        Select(
+            _select("chanlib", loops.take), _select("chanlib", loops.give), _select_turns("chanlib", loops.take_turns)
+        ),
+    ),
+    Peer(
+        "chanlib.Broadcast",
+        "chanlib",
+        _made_by("chanlib", "Channel", math.inf),
+        Form(_OPS),
+        Form(Words(wait="sync")),
+        reach="anything",
+        subscribe=_broadcast,
+        only=("broadcast",),
+    ),
+    Peer("asyncio.Queue", "asyncio", _made_by("asyncio", "Queue", 0), Form(_PUT, worlds=ASYNCIO)),
+    Peer(
+        "queue.Queue", "queue", _made_by("queue", "Queue", 0), None, Form(_PUT_SYNC, timed=_argument), reach="anything"
+    ),
+    Peer(
+        "queue.SimpleQueue",
+        "queue",
+        _simple("queue"),
+        None,
+        Form(_PUT_SYNC, timed=_argument),
+        frozenset({"unbounded"}),
+        "anything",
+    ),
+    Peer(
+        "trio",
+        "trio",
+        _made_by("trio", "open_memory_channel", math.inf),
+        Form(_OPS, pair_of_ends, frozenset({"trio"})),
+        capacities=EVERY,
+    ),
+    Peer(
+        "anyio",
+        "anyio",
+        _made_by("anyio", "create_memory_object_stream", math.inf),
+        Form(_OPS, pair_of_ends, LOOPS, lambda: (loops.consume_in_scope, import_module("anyio").fail_after), True),
+        capacities=EVERY,
+    ),
+    Peer(
+        "janus",
+        "janus",
+        _made_by("janus", "Queue", 0),
+        Form(_PUT, _mixed("async_q"), ASYNCIO),
+        Form(_PUT_SYNC, _mixed("sync_q"), timed=_argument),
+        reach="a loop and threads",
+    ),
+    Peer(
+        "culsans",
+        "culsans",
+        _made_by("culsans", "Queue", 0),
+        Form(_PUT, _mixed("async_q")),
+        Form(_PUT_SYNC, _mixed("sync_q"), timed=_argument),
+        reach="anything",
+    ),
+    Peer(
+        "aiologic.Queue",
+        "aiologic",
+        _made_by("aiologic", "Queue", None),
+        Form(Words("async_put", "async_get"), timed=_argument),
+        Form(Words("green_put", "green_get", "call"), timed=_argument),
+        reach="anything",
+    ),
+    Peer(
+        "aiologic.SimpleQueue",
+        "aiologic",
+        _simple("aiologic"),
+        Form(Words("async_put", "async_get"), timed=_argument),
+        Form(Words("green_put", "green_get", "call"), timed=_argument),
+        frozenset({"unbounded"}),
+        "anything",
+    ),
+    Peer(
+        "aiochan",
+        "aiochan",
+        _aiochan,
+        Form(_PUT, worlds=ASYNCIO),
+        capacities=EVERY,
+        select=Select(
+            _select("aiochan", loops.aiochan_take),
+            _select("aiochan", loops.aiochan_give),
+            _select_turns("aiochan", loops.aiochan_take_turns),
+            own_channels=True,
+        ),
+    ),
+    Peer(
+        "asyncio.wait-one",
+        "asyncio",
+        _made_by("asyncio", "Queue", 0),
+        Form(_PUT, worlds=ASYNCIO),
+        select=_wait(loops.wait_take_one),
+        only=("select_",),
+    ),
+    Peer(
+        "asyncio.wait-all",
+        "asyncio",
+        _made_by("asyncio", "Queue", 0),
+        Form(_PUT, worlds=ASYNCIO),
+        select=_wait(loops.wait_take_all),
+        only=("select_",),
+    ),
+]
+
+
+def add(peer: Peer) -> None:
+    """Take one more into the comparison, for a module that is named by `--with`.
+
+    add(Peer("mine", "my_package", lambda capacity: partial(my_package.Queue, capacity), Form(Words("put", "get"))))
+    """
+    if any(other.name == peer.name for other in PEERS):
+        raise ValueError(f"there is a peer {peer.name!r} already")
+    PEERS.append(peer)

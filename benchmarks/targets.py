@@ -1,0 +1,103 @@
+"""The targets of speed, as data: what chanlib must reach beside whom, in pure Python and with the native engine.
+
+A target is a ratio, the peer's figure divided by chanlib's, each a median of the same run. The native engine has
+targets of its own for CPython 3.11, for later versions and for free-threaded builds; the pure one, for builds with
+and without the GIL. Targets about task groups and processes are not here: no scenario covers them yet.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import NamedTuple
+
+from .runner import Entry
+
+
+class Goal(NamedTuple):
+    """A ratio, for each kind of interpreter."""
+
+    on_311: float
+    later: float
+    free_threaded: float
+
+    def here(self) -> float:
+        if is_free_threaded():
+            return self.free_threaded
+        return self.on_311 if sys.version_info < (3, 12) else self.later
+
+
+def goal(ratio: float, later: float | None = None, free_threaded: float | None = None) -> Goal:
+    later = ratio if later is None else later
+    return Goal(ratio, later, later if free_threaded is None else free_threaded)
+
+
+class Row(NamedTuple):
+    text: str
+    scenario: str
+    side: str
+    capacity: float
+    against: str
+    pure: Goal
+    native: Goal
+
+    def target(self, engine: str) -> float:
+        return (self.pure if engine == "pure" else self.native).here()
+
+
+_ONE, _TRIO, _SELECT = "one producer, one consumer, asyncio", "the same in trio", "select over 4 channels"
+_INTO, _OUT = "thread to asyncio", "asyncio to thread"
+
+ROWS = [
+    Row(_ONE, "spsc", "asyncio", 100, "asyncio.Queue", goal(0.7), goal(4, 3, 2)),
+    Row(_ONE, "spsc", "asyncio", 100, "anyio", goal(5), goal(25, free_threaded=15)),
+    Row(_TRIO, "spsc", "trio", 100, "trio", goal(4), goal(20)),
+    Row("capacity 1, asyncio", "spsc", "asyncio", 1, "asyncio.Queue", goal(2), goal(8)),
+    Row("rendezvous, asyncio", "spsc", "asyncio", 0, "anyio", goal(2.5), goal(12)),
+    Row("rendezvous, trio", "spsc", "trio", 0, "trio", goal(1.1), goal(2.3)),
+    Row(_INTO, "spsc", "thread-to-asyncio", 100, "janus", goal(6), goal(10, free_threaded=4)),
+    Row(_INTO, "spsc", "thread-to-asyncio", 100, "culsans", goal(2), goal(4)),
+    Row(_OUT, "spsc", "asyncio-to-thread", 100, "janus", goal(6), goal(10, free_threaded=4)),
+    Row(_OUT, "spsc", "asyncio-to-thread", 100, "culsans", goal(2), goal(4)),
+    Row("thread to thread", "spsc", "thread-thread", 100, "queue.Queue", goal(1.3, free_threaded=1), goal(6)),
+    Row(f"{_SELECT}, all busy", "select_rx", "asyncio", 100, "asyncio.wait-one", goal(6), goal(15)),
+    Row(f"{_SELECT}, all busy", "select_rx", "asyncio", 100, "asyncio.wait-all", goal(6), goal(15)),
+    Row(f"{_SELECT}, one item at a time", "select_single", "asyncio", 1, "asyncio.wait-all", goal(2), goal(7)),
+    Row("memory of an idle channel", "memory_idle", "asyncio", 100, "janus", goal(4), goal(40)),
+]
+
+
+class Verdict(NamedTuple):
+    """How a row came out. `verdict` is met or missed, or why neither can be said."""
+
+    row: Row
+    engine: str
+    target: float
+    ratio: float | None
+    ratio_range: tuple[float, float] | None
+    verdict: str
+    sure: bool  # all rounds agree
+
+
+def judge(row: Row, entries: list[Entry]) -> Verdict:
+    """Compare what was measured with the target."""
+    by_name = {entry.peer: entry for entry in entries}
+    ours, theirs = by_name.get("chanlib"), by_name.get(row.against)
+    engine = next((figure.engine for figure in ours.figures if figure.engine), "pure") if ours else "pure"
+    target = row.target(engine)
+    ratio = theirs.ratio(ours) if ours and theirs else None
+    if ours is None or theirs is None or ratio is None:
+        reasons = [
+            f"{name} {entry.trouble or 'has no figure' if entry else 'was not measured'}"
+            for name, entry in (("chanlib", ours), (row.against, theirs))
+            if entry is None or not entry.values
+        ]
+        return Verdict(row, engine, target, None, None, "; ".join(reasons), True)
+    low, high = theirs.ratio_range(ours) or (math.nan, math.nan)
+    return Verdict(
+        row, engine, target, ratio, (low, high), "met" if ratio >= target else "missed", not low < target <= high
+    )
+
+
+def is_free_threaded() -> bool:
+    return not getattr(sys, "_is_gil_enabled", lambda: True)()
