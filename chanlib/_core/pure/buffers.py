@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
-__all__ = ["Heap", "Order", "buffer", "evict", "probe"]
+__all__ = ["Heap", "Order", "consume", "empty", "evict", "probe"]
 
 T = TypeVar("T")
 
@@ -21,8 +21,8 @@ T = TypeVar("T")
 Order = Literal["fifo", "lifo", "priority"]
 
 
-def buffer(order: Order) -> Any:
-    """An empty one."""
+def empty(order: Order) -> Any:
+    """A buffer with nothing inside."""
     kinds: dict[str, Callable[[], Any]] = {"fifo": deque, "lifo": Stack, "priority": Heap}
     return kinds[order]()
 
@@ -52,11 +52,15 @@ class Stack(deque[T]):
         return super().popleft()
 
 
+consume = deque[Any](maxlen=0).extend
+
+
 class Heap(Generic[T]):
     """The smallest first; of those that are equal, the one that was put in first.
 
-    Entries are (value, number). The path that an entry takes is found first and gone after: the heap of the standard
-    library loses what it moves when a comparison raises.
+    Entries are (value, number). All comparisons come first and give a list of stores, which are then made in one
+    call of C: neither a comparison that raises nor an interrupt leaves it half changed, as it does the heap of the
+    standard library.
     """
 
     __slots__ = ("_entries", "_number")
@@ -66,24 +70,23 @@ class Heap(Generic[T]):
         self._number = 0
 
     def append(self, value: T) -> None:
+        consume(self.prepared(value))
+
+    def prepared(self, value: T) -> Iterator[object]:
+        """What puts `value` in once it is run through. Not to be kept: it holds for the heap as it is now."""
         entries = self._entries
         entry = (value, self._number)
-        path: list[int] = []  # the places whose entries have to make way, from the bottom up
-        place = len(entries)
-        while place and _before(entry, entries[(place - 1) >> 1]):
-            place = (place - 1) >> 1
-            path.append(place)
         self._number += 1
-        entries.append(entry)
-        hole = len(entries) - 1
-        for place in path:
-            entries[hole] = entries[place]
-            hole = place
-        entries[hole] = entry
-
-    def probe(self, value: T) -> None:
-        if self._entries:
-            _before((value, self._number), self._entries[0])
+        places: list[Any] = [slice(len(entries), None)]
+        moved: list[Any] = []
+        hole = len(entries)
+        while hole and _before(entry, entries[(hole - 1) >> 1]):
+            hole = (hole - 1) >> 1
+            moved.append(entries[hole])
+            places.append(hole)
+        moved.append(entry)
+        moved[0] = [moved[0]]  # the first store makes the list longer
+        return map(entries.__setitem__, places, moved)
 
     def popleft(self) -> T:
         return self._remove(0)
@@ -95,33 +98,36 @@ class Heap(Generic[T]):
     def _remove(self, place: int) -> T:
         """Take out the entry at `place`; the last one fills its place and goes where it belongs."""
         entries = self._entries
+        value: T = entries[place][0]
         last = entries[-1]
         count = len(entries) - 1
-        path: list[int] = []
+        places: list[Any] = []
+        moved: list[Any] = []
         hole = place
-        if hole < count:
-            while hole and _before(last, entries[(hole - 1) >> 1]):
-                hole = (hole - 1) >> 1
-                path.append(hole)
-            while not path or path[-1] > place:
-                child = 2 * hole + 1
-                if child >= count:
-                    break
+        while place < count and hole and _before(last, entries[(hole - 1) >> 1]):
+            places.append(hole)
+            hole = (hole - 1) >> 1
+            moved.append(entries[hole])
+        if hole == place:  # not upwards
+            while (child := 2 * hole + 1) < count:
                 if child + 1 < count and _before(entries[child + 1], entries[child]):
                     child += 1
                 if not _before(entries[child], last):
                     break
+                places.append(hole)
+                moved.append(entries[child])
                 hole = child
-                path.append(hole)
-        value = entries[place][0]
-        entries.pop()
         if place < count:
-            hole = place
-            for step in path:
-                entries[hole] = entries[step]
-                hole = step
-            entries[hole] = last
-        return value  # type: ignore[no-any-return]
+            places.append(hole)
+            moved.append(last)
+        places.append(slice(count, None))
+        moved.append([])
+        consume(map(entries.__setitem__, places, moved))
+        return value
+
+    def probe(self, value: T) -> None:
+        if self._entries:
+            _before((value, self._number), self._entries[0])
 
     def __len__(self) -> int:
         return len(self._entries)

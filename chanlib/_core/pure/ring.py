@@ -26,13 +26,13 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
 from ..lane import Lane, gate, lanes, modules, turn
 from ..parking import waiter_here
-from .buffers import Heap, Order, buffer, evict, probe
+from .buffers import Heap, Order, consume, empty, evict, probe
 from .leaf import Leaf
 from .ops import DONE, PENDING, twice
 from .source import Source
@@ -92,7 +92,7 @@ class Ring(Source, Generic[T]):
         super().__init__()
         self._capacity = capacity
         self._overflow = overflow
-        self._buffer: deque[T] = buffer(order)  # or what looks like one
+        self._buffer: deque[T] = empty(order)  # or what looks like one
         self._returned: list[tuple[int, T]] = []
         self._senders: WaitQueue = _NOBODY
         self._receivers: WaitQueue = _NOBODY
@@ -211,15 +211,29 @@ class Ring(Source, Generic[T]):
                 value._left = value._count
                 sender.state = SERVED
                 continue
-            sender.value = None
-            sender.state = SERVED
             if self._receivers and self._hand_over(value):  # they wait beside senders while places are promised
+                sender.value = None
+                sender.state = SERVED
                 continue
-            try:
-                self._append(value)
-            except Exception as error:  # its priority does not compare with those inside
-                sender.value = _Refused(error)
-                sender.state = ENDED
+            # the sender is served and its value put in by two stores and one call of C, for the sake of interrupts
+            buffer = self._buffer
+            prepared: Callable[[T], Any] | None = getattr(buffer, "prepared", None)
+            if prepared is not None:
+                try:
+                    stores = prepared(value)
+                except Exception as error:  # its priority does not compare with those inside
+                    sender.value = _Refused(error)
+                    sender.state = ENDED
+                    continue
+                sender.value = None
+                sender.state = SERVED
+                consume(stores)
+            else:
+                sender.value = None
+                sender.state = SERVED
+                buffer.append(value)
+            if len(buffer) > self._peak:
+                self._peak = len(buffer)
 
     def _fits(self, sender: Any) -> bool:
         op = sender.op  # None: an arm that is losing its select just now
