@@ -173,11 +173,6 @@ class Deferred:
             report(error, "Error in a call deferred until a lock was free", call)
 
 
-def issue(todo: list[Wakeable]) -> None:
-    for item in todo:
-        item.wake()
-
-
 def transact(sources: Sequence[Source], step: Callable[[], Any]) -> Any:
     """`step()` under the locks of all `sources`, which are in creation order and without repetition."""
     locks = _Locks(sources, 0, False, [])
@@ -265,17 +260,24 @@ class _Locks:
                 else:
                     self.tried = self.held
             self.release(mend=True)
-            issue(self.todo)
-            settle(self.sources)
+            self.issue()
         except BaseException:
             self.cut()
             raise
 
-
-def settle(sources: Sequence[Source]) -> None:
-    for source in sources:
-        if source._after:
-            source._settle()
+    def issue(self) -> None:
+        """Wake whoever is to be woken; an error of one of them must not keep the others asleep."""
+        for item in self.todo:
+            try:
+                item.wake()
+            except Exception as error:
+                report(error, "Error while an operation was cut", item)
+        for source in self.sources:
+            if source._after and not source._busy:  # busy: left to whom it is busy with
+                try:
+                    source._settle()
+                except Reentered:
+                    pass
 
 
 def _after_fork_in_child() -> None:
