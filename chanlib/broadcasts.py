@@ -157,7 +157,10 @@ class Broadcast(Source, Generic[T]):
         if self._lags and len(self._items) >= self._capacity:
             self._drop_first()
         self._items.append([value, len(self._cursors)])
-        self._tidy()
+        for cursor in self._cursors.values():
+            if cursor.queue:
+                self._wake(cursor)
+        self._advance()
 
     def _drop_first(self) -> None:
         self._items.popleft()
@@ -165,14 +168,11 @@ class Broadcast(Source, Generic[T]):
         if self._unread < self._first:
             self._unread = self._first
 
-    def _tidy(self) -> None:
-        """Values have come, or somebody has got some, or has left: whatever follows from that. Can be repeated."""
-        for cursor in self._cursors.values():
-            if cursor.queue and cursor.at < self._first + len(self._items):
-                self._wake(cursor)
+    def _advance(self) -> None:
+        """Somebody has got values, or has left: forget those that nobody has to get any more."""
         while self._unread < self._first + len(self._items) and not self._items[self._unread - self._first][1]:
             self._unread += 1
-        while self._items and self._first < self._unread and len(self._items) > self._replay:
+        while self._first < self._unread and len(self._items) > self._replay:
             self._drop_first()
 
     def _refill(self) -> None:
@@ -207,7 +207,7 @@ class Broadcast(Source, Generic[T]):
         for number in range(max(cursor.at, self._first), self._first + len(self._items)):
             self._items[number - self._first][1] -= 1
         self._wake(cursor)  # to find that it is closed
-        self._tidy()
+        self._advance()
         self._refill()
         return True
 
@@ -226,8 +226,9 @@ class Broadcast(Source, Generic[T]):
         cursor.at += 1
         entry[1] -= 1
         if not entry[1]:
-            self._tidy()
-            self._refill()
+            self._advance()
+            if self._senders:
+                self._refill()
         return entry[0]
 
     # ------------------------------------------------------------- ending
@@ -264,7 +265,9 @@ class Broadcast(Source, Generic[T]):
     def _mend(self) -> None:
         if self._closed:
             self._conclude()
-        self._tidy()
+        for cursor in self._cursors.values():
+            self._wake(cursor)
+        self._advance()
         self._refill()
 
     @property
