@@ -343,11 +343,13 @@ class Channel(Ring[T]):
         if self._closing is not None and not self._closing._set:
             self._after.append(self._closing)
 
-    def _discard(self, values: list[T]) -> None:
-        if self._undelivered is not None:
-            if self._unwanted is None:
-                self._unwanted = deque()
-            self._unwanted += values
+    def _bin(self) -> deque[T] | None:
+        if self._undelivered is not None and self._unwanted is None:
+            self._unwanted = deque()
+        return self._unwanted
+
+    def _tell(self) -> None:
+        if self._unwanted:
             self._after.append(_Undelivered(self))
 
     def _tell_undelivered(self) -> None:

@@ -274,8 +274,18 @@ class Ring(Source, Generic[T]):
             self._plain = False
             self._room = -1
 
+    def _bin(self) -> deque[T] | None:
+        """Where values go that were taken and will never be delivered, if anybody wants to know."""
+        return None
+
+    def _tell(self) -> None:
+        """See to it that what is in the bin is told outside the lock. Can be repeated."""
+
     def _discard(self, values: list[T]) -> None:
-        """Values that were taken and will never be delivered: to be told outside the lock."""
+        unwanted = self._bin()
+        if unwanted is not None:
+            unwanted += values
+            self._tell()
 
     def _finish(self, end: int) -> bool:
         """Close, or cancel. False if that had happened before."""
@@ -291,12 +301,17 @@ class Ring(Source, Generic[T]):
             while queue and (waiter := queue.claim(self._after)) is not None:
                 waiter.state = ENDED
         if self._end == CANCELLED:
-            rest = [value for _, value in self._returned]
-            rest += self._buffer
-            self._returned, self._buffer = [], deque()
-            self._dropped += len(rest)
-            if rest:
-                self._discard(rest)
+            if self._buffer or self._returned:
+                rest = [value for _, value in self._returned]
+                rest += self._buffer
+                count, unwanted, fresh = len(rest), self._bin(), deque[T]()
+                # from here on no call: an interrupt finds all of it done, or nothing
+                self._returned = []
+                self._buffer = fresh
+                self._dropped += count
+                if unwanted is not None:
+                    unwanted += rest
+            self._tell()
         self._refresh()
 
     def _mend(self) -> None:
