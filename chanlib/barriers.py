@@ -60,7 +60,16 @@ class Barrier(Source):
     def _arrive(self) -> Any:
         """Under the lock: the place of the one who comes last, or PENDING."""
         others = self._parties - 1
-        if len(self._queue) < others or sum(1 for waiter in self._queue if waiter.waiting()) < others:
+        if len(self._queue) < others:
+            return PENDING
+        come: set[int] = set()  # a select may stand here with several arms: it is one party
+        for waiter in tuple(self._queue):
+            if waiter.waiting():
+                if waiter.alive():
+                    come.add(id(waiter if waiter.cell is None else waiter.cell))
+                else:
+                    self._queue.evict(waiter, self._after)
+        if len(come) < others:
             return PENDING
         meeting: list[Any] = []
         while len(meeting) < others:
@@ -103,6 +112,9 @@ class _Meet(Leaf[int]):
 
     def _withdraw(self, barrier: Barrier, waiter: Any) -> None:
         barrier._queue.withdrawn()
+
+    def _ended(self, barrier: Barrier, waiter: Any) -> BaseException:
+        return RuntimeError(f"the loop of a party of {barrier!r} is closed")
 
     def _describe(self, barrier: Barrier) -> str:
         return f"wait at {barrier!r}"

@@ -145,8 +145,8 @@ class Broadcast(Source, Generic[T]):
         try:
             if self._locked(op._attempt, self) is None:
                 return
-        except Reentered:
-            self._defer(lambda: self.send_nowait(value))
+        except Reentered as inside:
+            inside.source._defer(lambda: self.send_nowait(value))
             return
         raise op._would_block(self)
 
@@ -241,8 +241,8 @@ class Broadcast(Source, Generic[T]):
             raise TypeError(f"cause must be an exception or None, not {cause!r}")
         try:
             first: bool = self._locked(self._close_locked, cause)
-        except Reentered:
-            self._defer(lambda: self.close(cause))
+        except Reentered as inside:
+            inside.source._defer(lambda: self.close(cause))
             return not self._closed
         return first
 
@@ -382,9 +382,9 @@ class Subscription(Generic[T_co]):
         """Leave. Those who wait here get `HandleClosed`. Returns True the first time. Never blocks; from anywhere."""
         try:
             first: bool = self._broadcast._locked(self._broadcast._leave, self._cursor)
-        except Reentered:
+        except Reentered as inside:
             broadcast, cursor = self._broadcast, self._cursor
-            broadcast._defer(lambda: broadcast._locked(broadcast._leave, cursor))
+            inside.source._defer(lambda: broadcast._locked(broadcast._leave, cursor))
             return cursor.open
         return first
 
@@ -426,6 +426,9 @@ class Subscription(Generic[T_co]):
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be copied or pickled: subscribe() once more")
 
     def __repr__(self) -> str:
         return f"<Subscription{'' if self._cursor.open else ' (closed)'} to {self._broadcast!r}>"

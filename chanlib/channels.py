@@ -152,8 +152,8 @@ class Channel(Ring[T]):
         try:
             if op._now(self) is None or op._snapshot(self) is None:
                 return
-        except Reentered:
-            self._defer(lambda: self._send_late(op))
+        except Reentered as inside:
+            inside.source._defer(lambda: self._send_late(op))
             return
         raise self._full()
 
@@ -301,8 +301,8 @@ class Channel(Ring[T]):
             raise TypeError(f"cause must be an exception or None, not {cause!r}")
         try:
             first: bool = self._locked(self._end_locked, end, cause)
-        except Reentered:
-            self._defer(lambda: self._end_now(end, cause))
+        except Reentered as inside:
+            inside.source._defer(lambda: self._end_now(end, cause))
             return self._end < end
         return first
 
@@ -475,8 +475,8 @@ class Closing(Latch):
         """Once the channel's lock is free."""
         try:
             self._locked(self._open)
-        except Reentered:
-            self._defer(self.wake)
+        except Reentered as inside:
+            inside.source._defer(self.wake)
 
     def __repr__(self) -> str:
         return f"the end of {self._channel!r}"

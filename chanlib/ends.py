@@ -192,8 +192,8 @@ class _End(anyio.TypedAttributeProvider):
             raise TypeError(f"cause must be an exception or None, not {cause!r}")
         try:
             first: bool = self._middle._locked(self._middle._closed, self, cause)
-        except Reentered:
-            self._middle._defer(lambda: self.close(cause))
+        except Reentered as inside:
+            inside.source._defer(lambda: self.close(cause))
             return self._open
         return first
 
@@ -259,8 +259,10 @@ class _End(anyio.TypedAttributeProvider):
 
     def __del__(self) -> None:
         if self._open:
-            warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
-            self.close(RuntimeError(f"an end of {self._middle!r} was dropped without close()"))
+            try:
+                warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
+            finally:  # the warning may be an error
+                self.close(RuntimeError(f"an end of {self._middle!r} was dropped without close()"))
 
 
 class Sender(_End, Generic[T_contra]):

@@ -36,15 +36,15 @@ class Event(Latch):
         """
         try:
             self._locked(self._open)
-        except Reentered:
-            self._defer(self.set)
+        except Reentered as inside:
+            inside.source._defer(self.set)
 
     def clear(self) -> None:
         """Reset the flag. Those who were woken by an earlier `set` are not held up."""
         try:
             self._locked(self._shut)
-        except Reentered:
-            self._defer(self.clear)
+        except Reentered as inside:
+            inside.source._defer(self.clear)
 
     def is_set(self) -> bool:
         """Whether the flag is set."""

@@ -74,8 +74,8 @@ class Future(Latch, Generic[T]):
     def _set_now(self, state: str, value: Any, error: BaseException | None) -> bool:
         try:
             first: bool = self._locked(self._settle_with, state, value, error)
-        except Reentered:
-            self._defer(lambda: self._set_now(state, value, error))
+        except Reentered as inside:
+            inside.source._defer(lambda: self._set_now(state, value, error))
             return not self._set
         return first
 
@@ -145,8 +145,8 @@ class Future(Latch, Generic[T]):
             raise TypeError(f"add_done_callback() takes a function of one argument, not {callback!r}")
         try:
             self._locked(self._add_callback, callback)
-        except Reentered:
-            self._defer(lambda: self.add_done_callback(callback))
+        except Reentered as inside:
+            inside.source._defer(lambda: self.add_done_callback(callback))
 
     def _add_callback(self, callback: Callable[[Future[T]], object]) -> None:
         if self._set:

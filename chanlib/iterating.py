@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 from ._core.engine import Op
@@ -35,16 +35,22 @@ class Items(AsyncIterator[T]):
             raise StopAsyncIteration from None
 
 
-def items(receive: Callable[[], Op[T]], what: str) -> Generator[T, None, None]:
+class _SyncItems(Iterator[T]):
+    """`for` over what `receive()` gives. An error does not end it, only `EndOfChannel` does."""
+
+    __slots__ = ("_receive",)
+
+    def __init__(self, receive: Callable[[], Op[T]]) -> None:
+        self._receive = receive
+
+    def __next__(self) -> T:
+        try:
+            return self._receive().sync()
+        except EndOfChannel:
+            raise StopIteration from None
+
+
+def items(receive: Callable[[], Op[T]], what: str) -> Iterator[T]:
     """`for` over what `receive()` gives; `what` is named if this is the thread of a running loop."""
     refuse_loop(lanes.lane, f"iterating over {what} with `for`")
-    return _items(receive)
-
-
-def _items(receive: Callable[[], Op[T]]) -> Generator[T, None, None]:
-    while True:
-        try:
-            value = receive().sync()
-        except EndOfChannel:
-            return
-        yield value
+    return _SyncItems(receive)

@@ -96,8 +96,8 @@ class Semaphore(Counter):
         _check_count(units, "units", 1)
         try:
             self._locked(self._release_locked, units)
-        except Reentered:
-            self._defer(lambda: self.release(units))
+        except Reentered as inside:
+            inside.source._defer(lambda: self.release(units))
 
     def _release_locked(self, units: int) -> None:
         if self._max is not None and self._free + units > self._max:
@@ -194,8 +194,8 @@ class Lock(Counter):
         me = who_performs()
         try:
             self._locked(self._release_locked, me)
-        except Reentered:
-            self._defer(lambda: self._locked(self._release_locked, me))
+        except Reentered as inside:
+            inside.source._defer(lambda: self._locked(self._release_locked, me))
 
     def _release_locked(self, me: Any) -> None:
         if self._free or self._owner is not me:

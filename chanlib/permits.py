@@ -34,8 +34,8 @@ class Permit(Places, Generic[T_contra]):
         """
         try:
             sent = self._ring._locked(self._use, value)
-        except Reentered:
-            self._ring._defer(lambda: self.send(value))
+        except Reentered as inside:
+            inside.source._defer(lambda: self.send(value))
             return
         if not sent:
             raise RuntimeError(f"{self!r} has no place left: each can be used or given back once")
@@ -44,8 +44,8 @@ class Permit(Places, Generic[T_contra]):
         """Give back the places that are left. Never blocks; once more has no effect."""
         try:
             self._ring._locked(self._give_up)
-        except Reentered:
-            self._ring._defer(self.release)
+        except Reentered as inside:
+            inside.source._defer(self.release)
 
     @property
     def left(self) -> int:
@@ -71,10 +71,12 @@ class Permit(Places, Generic[T_contra]):
 
     def __del__(self) -> None:
         if getattr(self, "_left", 0):
-            warnings.warn(
-                f"{self!r} was dropped: send with it, release() it, or use `with`",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
-            self.release()
+            try:
+                warnings.warn(
+                    f"{self!r} was dropped: send with it, release() it, or use `with`",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=self,
+                )
+            finally:  # the warning may be an error
+                self.release()

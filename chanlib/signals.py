@@ -103,13 +103,15 @@ class Signals:
 
         In the main thread only, else `RuntimeError`. A handler that somebody has put in our place stays.
         """
-        if self._before and threading.current_thread() is not threading.main_thread():
+        if not self.is_closed and threading.current_thread() is not threading.main_thread():
             raise RuntimeError("signals must be closed in the main thread: Python handles signals only there")
-        while self._before:
-            signum, before = self._before.popitem()
+        first = self._channel.close()
+        for signum, before in self._before.items():
             if signal.getsignal(signum) == self._arrived:
+                while (owner := getattr(before, "__self__", None)) and isinstance(owner, Signals) and owner.is_closed:
+                    before = owner._before[signum]  # closed before us, when our handler stood in its place
                 signal.signal(signum, signal.SIG_DFL if before is None else before)
-        return self._channel.close()
+        return first
 
     @property
     def is_closed(self) -> bool:
@@ -139,4 +141,7 @@ class Signals:
 
     def __repr__(self) -> str:
         names = ", ".join(signum.name for signum in self._before)
-        return f"<signals {names}>" if names else "<signals, closed>"
+        return f"<signals {names}{', closed' if self.is_closed else ''}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be copied or pickled")

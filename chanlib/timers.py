@@ -143,8 +143,8 @@ class Ticker(Source):
     def _change(self, due: float, stopped: bool) -> None:
         try:
             self._locked(self._change_locked, due, stopped)
-        except Reentered:
-            self._defer(lambda: self._change(due, stopped))
+        except Reentered as inside:
+            inside.source._defer(lambda: self._change(due, stopped))
 
     def _change_locked(self, due: float, stopped: bool) -> None:
         self._due = due

@@ -64,8 +64,8 @@ class Watch(Source, Generic[T]):
         """
         try:
             self._locked(self._set_locked, None, value)
-        except Reentered:
-            self._defer(lambda: self.set(value))
+        except Reentered as inside:
+            inside.source._defer(lambda: self.set(value))
 
     def update(self, function: Callable[[T], T], /) -> T:
         """Set the value to `function(value)`, atomically, and return it.
@@ -102,8 +102,8 @@ class Watch(Source, Generic[T]):
             raise TypeError(f"cause must be an exception or None, not {cause!r}")
         try:
             first: bool = self._locked(self._close_locked, cause)
-        except Reentered:
-            self._defer(lambda: self.close(cause))
+        except Reentered as inside:
+            inside.source._defer(lambda: self.close(cause))
             return not self._closed
         return first
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .lane import lanes
+from .unraisable import report
 
 if TYPE_CHECKING:
     from typing import Self
@@ -104,7 +105,10 @@ class Mailbox:
 
 def _bury_all(dead: deque[Letter]) -> None:
     while dead:
-        dead[0].lost()
+        try:
+            dead[0].lost()
+        except Exception as error:  # of `on_undelivered`; there are others to see to
+            report(error, "Error while an operation of a dead loop was undone", dead[0])
         dead.popleft()
 
 

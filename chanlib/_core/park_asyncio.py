@@ -150,6 +150,9 @@ class AsyncioWaiter(Waiter):
         self.native = False  # has anybody but a scope of anyio cancelled the task?
 
     # ------------------------------------------------------------- waking
+    def alive(self) -> bool:
+        return not self.loop.is_closed()
+
     def park(self) -> Iterable[Any]:
         if self.until is None and self.fds is None:
             return (self,)

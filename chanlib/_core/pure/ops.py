@@ -44,7 +44,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ...errors import WouldBlock
-from ..lane import current_task, gate, lanes, modules, refuse_loop, running_loop, turn
+from ..lane import World, current_task, gate, lanes, modules, refuse_loop, running_loop, turn, world
 from ..parking import waiter_here
 from ..unraisable import report
 from .source import Reentered
@@ -381,12 +381,13 @@ cast(Any, Coroutine).register(Op)
 
 def who_performs() -> object:
     """Who performs an operation or drives a coroutine here: a task, or a thread (as its `Lane`)."""
-    loop = running_loop()
-    task = current_task(loop) if loop is not None else None
-    if task is not None:
-        return task
     lane = lanes.lane
-    return lane.trio.get("task") or lane
+    here = world(lane)
+    if here is World.ASYNCIO:
+        return current_task(running_loop())
+    if here is World.TRIO:
+        return lane.trio.get("task")
+    return lane
 
 
 def twice(op: Op[Any]) -> RuntimeError:

@@ -84,6 +84,9 @@ class Reserve(Sending[P]):
         ring._refresh()
         return places
 
+    def _enqueue(self, ring: Ring[Any], waiter: Any) -> None:
+        ring._wait_to_send(waiter, self._value)
+
     def _undo(self, ring: Ring[Any], waiter: Any) -> bool:
         waiter.value._give_up()
         return True

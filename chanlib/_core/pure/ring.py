@@ -35,7 +35,7 @@ from ..parking import waiter_here
 from .buffers import Heap, Order, consume, empty, evict, probe
 from .leaf import Leaf
 from .ops import DONE, PENDING, twice
-from .source import Source
+from .source import SECTIONS, Source
 from .waiters import ENDED, FEW, SERVED, WaitQueue
 
 __all__ = [
@@ -273,6 +273,7 @@ class Ring(Source, Generic[T]):
             self._received -= 1
             self._plain = False
             self._room = -1
+            self._peak = max(self._peak, self._buffered())
 
     def _bin(self) -> deque[T] | None:
         """Where values go that were taken and will never be delivered, if anybody wants to know."""
@@ -441,7 +442,8 @@ class Send(Sending[None]):
             return ring._locked(self._attempt, ring) if ring._room < 0 or ring._overflow else PENDING
         entered = put = released = False
         try:
-            ring._lock.acquire()
+            if not ring._lock.acquire(False):
+                ring._contended()
             if not ring._busy:
                 entered = True
                 ring._busy = True
@@ -545,7 +547,8 @@ class Receive(Receiving[T]):
         value: Any = PENDING
         entered = released = False
         try:
-            ring._lock.acquire()
+            if not ring._lock.acquire(False):
+                ring._contended()
             if not ring._busy:
                 entered = True
                 ring._busy = True
@@ -614,3 +617,6 @@ class Drain(ReceiveSome[T]):
         while (value := ring._take()) is not PENDING:
             values.append(value)
         return values
+
+
+SECTIONS[Send._now.__code__] = SECTIONS[Receive._now.__code__] = "ring"

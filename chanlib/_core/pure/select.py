@@ -228,8 +228,8 @@ class Choice(Op[T_co]):
 def _leave(leaf: Leaf[Any], source: Source, arm: Arm) -> None:
     try:
         leaf._forget(source, arm)
-    except Reentered:
-        source._defer(lambda: leaf._forget(source, arm))
+    except Reentered as inside:
+        inside.source._defer(lambda: leaf._forget(source, arm))
 
 
 class Never(Choice[Any]):

@@ -10,6 +10,8 @@ Who may do what, and when:
     re-entered, changes nothing, and leaves a `Deferred` in `_after`. (Comparing an owner's identity has a
     window between taking the lock and writing the name; re-entry before `_busy` is set is harmless, since
     nothing has been read yet.)
+    Such a call may also be about another source, whose lock somebody else has. It must not wait for that
+    (`_contended`): it is deferred to the end of the section that this thread is in the middle of.
 3.  Wakes and deferred calls collect in `_after` and are issued after unlocking. `_busy` is cleared before
     `_after` is read, so nothing that was left there is overlooked.
 4.  An interrupt (KeyboardInterrupt) may come at any bytecode. The lock is then released and what is in
@@ -29,14 +31,16 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from types import CodeType, FrameType
 from typing import Any, Protocol
 
 from ..unraisable import report
 
-__all__ = ["Deferred", "Reentered", "Source", "transact"]
+__all__ = ["SECTIONS", "Deferred", "Reentered", "Source", "transact"]
 
 _numbers = itertools.count()
 
@@ -50,6 +54,10 @@ class _Entry(weakref.ref["Source"]):
 
 
 _sources: set[_Entry] = set()
+
+PATIENCE = 0.01  # seconds for a lock to become free before it is asked what this thread is in the middle of
+SECTIONS: dict[CodeType, str] = {}
+"""The functions that hold a lock, and the variable that leads to the source."""
 
 
 class Reentered(RuntimeError):
@@ -90,7 +98,8 @@ class Source:
         failure: Exception | None = None
         result = None
         try:
-            self._lock.acquire()
+            if not self._lock.acquire(False):
+                self._contended()
             if not self._busy:
                 entered = True
                 self._busy = True
@@ -122,6 +131,18 @@ class Source:
         if not entered:
             raise Reentered(self)
         return result
+
+    def _contended(self, depth: int = 0) -> None:
+        """Wait for the lock, which somebody else has; but not if this thread has another one.
+
+        It has if a finalizer or signal handler runs in the middle of a section. Two threads that waited so could
+        wait for each other. The stack is searched for such a section, since keeping account of them would cost
+        every operation; `depth` frames belong to the section that asks.
+        """
+        while not self._lock.acquire(True, PATIENCE):
+            above = _section_above(sys._getframe(1 + depth))
+            if above is not None:
+                raise Reentered(above)
 
     def _recover(self, cut: list[Any]) -> None:
         """An interrupt has cut a locked section: leave it in order.
@@ -155,6 +176,22 @@ def _nothing() -> None:
     pass
 
 
+def _section_above(frame: FrameType | None) -> Source | None:
+    """A source whose lock this thread holds further up the stack."""
+    while frame is not None:
+        name = SECTIONS.get(frame.f_code)
+        if name is not None:
+            found = frame.f_locals
+            if name == "locks":
+                locks = found.get(name)
+                if locks is not None and locks.held:
+                    return locks.sources[0]  # type: ignore[no-any-return]
+            elif found.get("entered") and not found.get("released"):
+                return found[name]  # type: ignore[no-any-return]
+        frame = frame.f_back
+    return None
+
+
 class Deferred:
     """A call that a finalizer or signal handler made on a source whose lock its own thread held."""
 
@@ -169,6 +206,8 @@ class Deferred:
             return
         try:
             call()
+        except Reentered as inside:  # the next section further up, then
+            inside.source._defer(call)
         except Exception as error:  # whoever made the call has long gone on
             report(error, "Error in a call deferred until a lock was free", call)
 
@@ -225,7 +264,8 @@ class _Locks:
     def take(self) -> None:
         for source in self.sources:
             self.tried += 1
-            source._lock.acquire()
+            if not source._lock.acquire(False):
+                source._contended(2)
             self.held += 1
             if source._busy:
                 self.reentered = source
@@ -278,6 +318,10 @@ class _Locks:
                     source._settle()
                 except Reentered:
                     pass
+
+
+SECTIONS[Source._locked.__code__] = "self"
+SECTIONS[transact.__code__] = "locks"
 
 
 def _after_fork_in_child() -> None:

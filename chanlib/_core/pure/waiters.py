@@ -72,6 +72,10 @@ class Claimable:
     def waiting(self) -> bool:
         return self.state == WAITING and not self.cell
 
+    def alive(self) -> bool:
+        """Could its world still run it?"""
+        raise NotImplementedError
+
 
 class Waiter(Claimable):
     """One blocked operation in some world: how it parks, how it is woken, what bounds its sleep."""
@@ -93,7 +97,8 @@ class Waiter(Claimable):
 
     # --- asked for by readiness operations while they enqueue
     def wake_in(self, seconds: float) -> None:
-        """Look again after so many seconds at the latest."""
+        """Look again after so many seconds at the latest; after none, if that is past."""
+        seconds = max(seconds, 0.0)
         if self.until is None or seconds < self.until:
             self.until = seconds
 
@@ -111,6 +116,9 @@ class Waiter(Claimable):
         self.fds.append((fd, writing))
 
     # --- the world's part
+    def alive(self) -> bool:
+        return True
+
     def park(self) -> Iterable[Any]:
         """Sleep until woken. Returns for whatever reason; raises only what the world throws in."""
         raise NotImplementedError
@@ -149,6 +157,10 @@ class Arm(Claimable):
         ticket = self.ticket
         if ticket is not None:  # else it lost, and was only looked at
             ticket.wake()
+
+    def alive(self) -> bool:
+        ticket = self.ticket
+        return ticket is not None and ticket.alive()
 
     # a readiness operation speaks to the ticket through its arm
     def wake_in(self, seconds: float) -> None:
