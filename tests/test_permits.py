@@ -1145,8 +1145,10 @@ def test_a_permit_may_be_used_in_another_world(pair: Pair) -> None:
     hand_over = Channel[Permit[int]](0)
 
     async def produce() -> None:
-        await hand_over.send(await ch.reserve(2))
+        permit = await ch.reserve(2)
+        await hand_over.send(permit)
         assert await ch.receive() == 1
+        await settle(lambda: not permit.left)
         assert free(ch) == 2
 
     async def consume() -> None:
