@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from ._core.engine import ENDED, PENDING, SERVED, Leaf, Op, Passed, Reentered, Source, WaitQueue
 from .channels import Closing
 from .errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, Lagged, WouldBlock
-from .iterating import Items, items
+from .iterating import Received
 
 if TYPE_CHECKING:
     from typing import Self
@@ -345,7 +344,7 @@ class Broadcast(Source, Generic[T]):
         return f"<Broadcast {label} to {len(self._cursors)}{' closed' if self._closed else ''}>"
 
 
-class Subscription(Generic[T_co]):
+class Subscription(Received[T_co]):
     """A subscriber of a broadcast: `Broadcast.subscribe()` makes them.
 
     Several tasks or threads may share one; each value goes to one of them. It is left by `close()`, by leaving
@@ -408,12 +407,6 @@ class Subscription(Generic[T_co]):
 
     def __bool__(self) -> bool:
         return True
-
-    def __iter__(self) -> Iterator[T_co]:
-        return items(self.receive, "a subscription")
-
-    def __aiter__(self) -> AsyncIterator[T_co]:
-        return Items(self.receive)
 
     def __enter__(self) -> Self:
         return self

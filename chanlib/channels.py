@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ._core.engine import (
     DROP_NEWEST,
@@ -33,7 +33,7 @@ from ._core.engine import (
     SendSome,
 )
 from .errors import BrokenChannel, ChannelClosed, ChannelFull, EndOfChannel, HandleClosed
-from .iterating import Items, items
+from .iterating import Received
 from .permits import Permit
 from .sending import SendAll
 from .views import ReceiveView, SendView
@@ -66,7 +66,7 @@ class ChannelStatistics(NamedTuple):
     peak: int
 
 
-class Channel(Ring[T]):
+class Channel(Ring[T], Received[T]):
     """A channel of values of type `T` for any number of senders and receivers.
 
     `capacity` is how many values it holds for receivers to come: 0 means rendezvous (a send returns only after
@@ -109,7 +109,7 @@ class Channel(Ring[T]):
     ) -> None:
         if order not in _ORDERS:
             raise ValueError(f"order must be one of {', '.join(map(repr, _ORDERS))}, not {order!r}")
-        if overflow not in _POLICIES:
+        if overflow not in tuple(_POLICIES):
             raise ValueError(f"overflow must be one of {', '.join(map(repr, _POLICIES))}, not {overflow!r}")
         super().__init__(_capacity(capacity), order, _POLICIES[overflow])
         if not self._capacity and self._overflow != WAIT:
@@ -273,12 +273,6 @@ class Channel(Ring[T]):
     def __op__(self) -> Op[T]:
         return self.receive()
 
-    def __iter__(self) -> Iterator[T]:
-        return items(self.receive, "a channel")
-
-    def __aiter__(self) -> AsyncIterator[T]:
-        return Items(self.receive)
-
     # ------------------------------------------------------------- ending
     def close(self, cause: BaseException | None = None) -> bool:
         """End the channel: nothing more can be sent, what is in it can still be received.
@@ -396,9 +390,6 @@ class Channel(Ring[T]):
 
     def __bool__(self) -> bool:
         return True
-
-    def __contains__(self, value: object) -> NoReturn:
-        raise TypeError("`in` is not defined for a channel: looking would mean receiving")
 
     @property
     def capacity(self) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
@@ -23,7 +23,7 @@ from typing_extensions import TypeVar
 from ._core.engine import Op, Receive, ReceiveSome, Reentered, Reserve, RingLeaf, Send, SendSome
 from .channels import Channel, ChannelStatistics, Overflow
 from .errors import BrokenChannel, HandleClosed
-from .iterating import Items, items
+from .iterating import Received
 from .permits import Permit
 from .sending import SendAll
 
@@ -91,26 +91,34 @@ class _Middle(Channel[Any]):
         return True
 
     def _closed(self, end: _End, cause: BaseException | None) -> bool:
-        """Under the lock: one less, and its operations fail. False if it was closed."""
+        """Under the lock: one less. False if it was closed."""
         if not end._open:
             return False
-        end._open = False
-        self._counts[end._sends] -= 1
+        end._cause = cause
         if end._sends and cause is not None and self._first_cause is None:
             self._first_cause = cause
-        if not self._counts[end._sends]:
-            if end._sends:
-                self._end_locked(1, self._first_cause)
-            else:
-                self._deserted = not self._end
-                self._end_locked(2, cause)
-        else:
-            queue = self._senders if end._sends else self._receivers
-            for waiter in tuple(queue):
-                if waiter.waiting() and getattr(waiter.op, "_via", None) is end:
-                    queue.evict(waiter, self._after)
-            self._released()  # whoever stood behind one of them may have room now
+        end._open = False  # with the next store: cut by an interrupt, the rest is done by `_mend`
+        self._counts[end._sends] -= 1
+        self._follow(cause)
         return True
+
+    def _follow(self, cause: BaseException | None = None) -> None:
+        """Whatever follows from the ends that are closed. Can be repeated."""
+        if not self._counts[True] and not self._end:
+            self._end_locked(1, self._first_cause)
+        if not self._counts[False] and not self._deserted:
+            self._deserted = True
+            self._end_locked(2, cause)
+        for queue in (self._senders, self._receivers):
+            for waiter in tuple(queue):
+                via = getattr(waiter.op, "_via", None)
+                if via is not None and not via._open:
+                    queue.evict(waiter, self._after)
+        self._released()  # whoever stood behind one of them may have room now
+
+    def _mend(self) -> None:
+        super()._mend()
+        self._follow()
 
     def _over(self, sending: bool) -> BaseException:
         if sending and self._deserted:
@@ -167,6 +175,7 @@ class _End(anyio.TypedAttributeProvider):
 
     _sends: bool
     _open = False
+    _cause: BaseException | None = None
 
     def __init__(self, middle: _Middle) -> None:
         self._middle = middle
@@ -248,7 +257,7 @@ class _End(anyio.TypedAttributeProvider):
         self.close(error)
 
     def _shut(self) -> HandleClosed:
-        return HandleClosed(f"{self!r} is closed; other ends of the channel may be open", channel=self._middle)
+        return HandleClosed(f"{self!r} is closed", channel=self._middle, cause=self._cause)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} cannot be copied or pickled: use clone()")
@@ -315,7 +324,7 @@ class Sender(_End, Generic[T_contra]):
         return op
 
 
-class Receiver(_End, Generic[T_co]):
+class Receiver(_End, Received[T_co]):
     """A counted end to receive through: `open_channel` and `clone()` make them.
 
     One that is dropped without `close()` warns (`ResourceWarning`) and is closed. It has the surface of anyio's
@@ -354,14 +363,8 @@ class Receiver(_End, Generic[T_co]):
     def __op__(self) -> Op[T_co]:
         return self.receive()
 
-    def __iter__(self) -> Iterator[T_co]:
-        return items(self.receive, "a channel")
-
-    def __aiter__(self) -> AsyncIterator[T_co]:
-        return Items(self.receive)
-
     async def __anext__(self) -> T_co:
-        return await anext(Items(self.receive))
+        return await anext(aiter(self))
 
 
 anyio.abc.ObjectSendStream.register(Sender)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from ._core.engine import Op
 from ._core.lane import lanes, refuse_loop
@@ -12,45 +12,58 @@ from .errors import EndOfChannel
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Items", "items"]
+__all__ = ["Received"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Items(AsyncIterator[T]):
-    """`async for` over what `receive()` gives."""
+class Received(Generic[T_co]):
+    """Mixed into what has a `receive`, or another `__op__`."""
+
+    __slots__ = ()
+
+    def __op__(self) -> Op[T_co]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[T_co]:
+        refuse_loop(lanes.lane, f"iterating over a {type(self).__name__} with `for`")
+        return _Items(self.__op__)
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        return _AsyncItems(self.__op__)
+
+    def __contains__(self, value: object) -> NoReturn:
+        raise TypeError(f"`in` is not defined for a {type(self).__name__}: looking would mean receiving")
+
+
+class _Items(Iterator[T_co]):
+    """Only `EndOfChannel` ends it: after another error, such as `Lagged`, it can go on."""
 
     __slots__ = ("_receive",)
 
-    def __init__(self, receive: Callable[[], Op[T]]) -> None:
+    def __init__(self, receive: Callable[[], Op[T_co]]) -> None:
         self._receive = receive
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        try:
-            return await self._receive()
-        except EndOfChannel:
-            raise StopAsyncIteration from None
-
-
-class _SyncItems(Iterator[T]):
-    """`for` over what `receive()` gives. An error does not end it, only `EndOfChannel` does."""
-
-    __slots__ = ("_receive",)
-
-    def __init__(self, receive: Callable[[], Op[T]]) -> None:
-        self._receive = receive
-
-    def __next__(self) -> T:
+    def __next__(self) -> T_co:
         try:
             return self._receive().sync()
         except EndOfChannel:
             raise StopIteration from None
 
 
-def items(receive: Callable[[], Op[T]], what: str) -> Iterator[T]:
-    """`for` over what `receive()` gives; `what` is named if this is the thread of a running loop."""
-    refuse_loop(lanes.lane, f"iterating over {what} with `for`")
-    return _SyncItems(receive)
+class _AsyncItems(AsyncIterator[T_co]):
+    """As `_Items`, for `async for`."""
+
+    __slots__ = ("_receive",)
+
+    def __init__(self, receive: Callable[[], Op[T_co]]) -> None:
+        self._receive = receive
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T_co:
+        try:
+            return await self._receive()
+        except EndOfChannel:
+            raise StopAsyncIteration from None

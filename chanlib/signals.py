@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._core.engine import Op
 from .channels import Channel, ChannelStatistics
 from .errors import ChannelClosed
-from .iterating import Items, items
+from .iterating import Received
 
 if TYPE_CHECKING:
     from typing import Self
@@ -37,7 +36,7 @@ def signals(*signums: int) -> Signals:
     return Signals(signums)
 
 
-class Signals:
+class Signals(Received[signal.Signals]):
     """A receiver of signals: `signals(...)` makes one. Tasks and threads of any kind may receive from it."""
 
     __slots__ = ("_before", "_channel", "_pending")
@@ -121,12 +120,6 @@ class Signals:
     def statistics(self) -> ChannelStatistics:
         """As `Channel.statistics`."""
         return self._channel.statistics()
-
-    def __iter__(self) -> Iterator[signal.Signals]:
-        return items(self.receive, "signals")
-
-    def __aiter__(self) -> AsyncIterator[signal.Signals]:
-        return Items(self.receive)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ receiver only; its waiters are woken to look again when it is stopped or reset.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._core.engine import (
@@ -25,7 +25,7 @@ from ._core.engine import (
     seconds,
 )
 from .errors import ChannelEmpty, EndOfChannel, WouldBlock
-from .iterating import Items, items
+from .iterating import Received
 
 if TYPE_CHECKING:
     from typing import Self
@@ -92,7 +92,7 @@ def every(period: float, /, *, missed: Missed = "skip") -> Ticker:
     return Ticker(period, missed=missed)
 
 
-class Ticker(Source):
+class Ticker(Source, Received[float]):
     """Ticks at a fixed period: `every(period)` makes one.
 
     The first tick comes one period after it is made. A tick's value is the instant for which it was scheduled, on
@@ -164,12 +164,6 @@ class Ticker(Source):
         else:
             self._due = due + period * (1 + (now - due) // period)
         return due
-
-    def __iter__(self) -> Iterator[float]:
-        return items(self.receive, "a ticker")
-
-    def __aiter__(self) -> AsyncIterator[float]:
-        return Items(self.receive)
 
     def __enter__(self) -> Self:
         return self

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._core.engine import Op
+from .iterating import Received
 
 if TYPE_CHECKING:
     from .channels import Channel, ChannelStatistics
@@ -72,7 +73,7 @@ class SendView(Generic[T_contra]):
         return f"<sender of {self._channel!r}>"
 
 
-class ReceiveView(Generic[T_co]):
+class ReceiveView(Received[T_co]):
     """A channel that can only be received from."""
 
     __slots__ = ("_channel",)
@@ -115,12 +116,6 @@ class ReceiveView(Generic[T_co]):
 
     def __op__(self) -> Op[T_co]:
         return self._channel.receive()
-
-    def __iter__(self) -> Iterator[T_co]:
-        return iter(self._channel)
-
-    def __aiter__(self) -> AsyncIterator[T_co]:
-        return aiter(self._channel)
 
     def __repr__(self) -> str:
         return f"<receiver of {self._channel!r}>"

@@ -9,13 +9,13 @@ counts only if the version is still the same.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ._core.engine import PENDING, Leaf, Op, Reentered, Source, WaitQueue
 from .errors import BrokenChannel, ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed, WouldBlock
-from .iterating import Items, items
+from .iterating import Received
 
 if TYPE_CHECKING:
     from typing import Self
@@ -169,7 +169,7 @@ class Watch(Source, Generic[T]):
         return f"<Watch {label} version {self._state[0]}{' closed' if self._closed else ''}>"
 
 
-class Observer(Generic[T_co]):
+class Observer(Received[T_co]):
     """One who watches: `Watch.observe()` makes them. For one task or thread at a time.
 
     `async for` and `for` give the latest value after each change, until the end.
@@ -204,12 +204,6 @@ class Observer(Generic[T_co]):
         if not callable(predicate):
             raise TypeError(f"wait_for() takes a function of the value, not {predicate!r}")
         return _WaitFor(self, predicate)
-
-    def __iter__(self) -> Iterator[T_co]:
-        return items(self.changed, "an observer")
-
-    def __aiter__(self) -> AsyncIterator[T_co]:
-        return Items(self.changed)
 
     def __repr__(self) -> str:
         return f"<Observer of {self._watch!r}, has seen version {self._seen}>"

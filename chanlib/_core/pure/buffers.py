@@ -1,8 +1,8 @@
 """Buffers of a ring, by the order in which values come out.
 
 First in, first out is a plain deque. The others have its surface as far as a ring uses it: `append` puts a value in,
-`popleft` takes the next one out, `len`, and iteration in the order of arrival. `evict` takes out the one that has
-been inside for longest. If putting in or taking out raises, the buffer is as it was before.
+`popleft` takes the next one out, `len`, and iteration in the order of arrival. `displace` puts one in and takes out the
+one that has been inside for longest. If any of them raises, the buffer is as it was before.
 
 A comparison of priorities runs user code under the lock of the channel: it must not use that channel.
 """
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
-__all__ = ["Heap", "Order", "consume", "empty", "evict", "probe"]
+__all__ = ["Heap", "Order", "consume", "displace", "empty", "probe"]
 
 T = TypeVar("T")
 
@@ -27,10 +27,13 @@ def empty(order: Order) -> Any:
     return kinds[order]()
 
 
-def evict(values: Any) -> Any:
-    """Take out of a buffer what has been inside for longest."""
-    take: Callable[[], Any] = values.popleft if type(values) is deque else values.evict
-    return take()
+def displace(values: Any, value: Any) -> Any:
+    """Put `value` in, and take out what has been inside for longest."""
+    special: Callable[[Any], Any] | None = getattr(values, "displace", None)
+    if special is not None:
+        return special(value)
+    values.append(value)
+    return values.popleft()
 
 
 def probe(values: Any, value: Any) -> None:
@@ -48,7 +51,8 @@ class Stack(deque[T]):
     def popleft(self) -> T:
         return self.pop()
 
-    def evict(self) -> T:
+    def displace(self, value: T) -> T:
+        self.append(value)
         return super().popleft()
 
 
@@ -91,9 +95,15 @@ class Heap(Generic[T]):
     def popleft(self) -> T:
         return self._remove(0)
 
-    def evict(self) -> T:
-        entries = self._entries
-        return self._remove(min(range(len(entries)), key=lambda place: entries[place][1]))
+    def displace(self, value: T) -> T:
+        twin = Heap[T]()
+        twin._entries, twin._number = list(self._entries), self._number
+        twin.append(value)
+        entries = twin._entries
+        old = twin._remove(min(range(len(entries)), key=lambda place: entries[place][1]))
+        self._number = twin._number
+        self._entries = twin._entries
+        return old
 
     def _remove(self, place: int) -> T:
         """Take out the entry at `place`; the last one fills its place and goes where it belongs."""

@@ -32,7 +32,7 @@ from typing import Any, Generic, TypeVar
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
 from ..lane import Lane, gate, lanes, modules, turn
 from ..parking import waiter_here
-from .buffers import Heap, Order, consume, empty, evict, probe
+from .buffers import Heap, Order, consume, displace, empty, probe
 from .leaf import Leaf
 from .ops import DONE, PENDING, twice
 from .source import SECTIONS, Source
@@ -157,10 +157,10 @@ class Ring(Source, Generic[T]):
 
     def _displace(self, value: T) -> list[T]:
         """Put `value` in and take out what has been inside for longest."""
-        self._buffer.append(value)
         if self._returned:
+            self._buffer.append(value)
             return [self._returned.pop(0)[1]]
-        return [evict(self._buffer)]
+        return [displace(self._buffer, value)]
 
     def _force(self, value: T) -> list[T]:
         """Put `value` in, if need be in place of another one, which is returned."""
@@ -234,6 +234,17 @@ class Ring(Source, Generic[T]):
                 buffer.append(value)
             if len(buffer) > self._peak:
                 self._peak = len(buffer)
+        if self._reserving and self._receivers:
+            self._pair()
+
+    def _pair(self) -> None:
+        """There is no room, all of it is promised: senders at the head may still serve receivers that wait."""
+        while self._senders and self._receivers and self._receivers.first() is not None:
+            sender = self._senders.claim(self._after, _sends)
+            if sender is None or not self._hand_over(sender.value):
+                return  # the sender was claimed, finds that nothing happened, and starts again
+            sender.value = None
+            sender.state = SERVED
 
     def _fits(self, sender: Any) -> bool:
         op = sender.op  # None: an arm that is losing its select just now
@@ -330,6 +341,7 @@ class Ring(Source, Generic[T]):
         if self._senders is _NOBODY:
             self._senders = WaitQueue()
         self._plain = False
+        self._room = -1
         self._senders.append(waiter)
 
     def _wait_to_receive(self, waiter: Any) -> None:
@@ -363,10 +375,12 @@ class RingLeaf(Leaf[T]):
         queue = self._queue(ring)
         if queue is not _NOBODY:
             queue.withdrawn()
+            if ring._reserving and ring._senders and not ring._end:
+                ring._refill()  # a big reservation may have held back those behind it
             ring._refresh()
 
     def _forget(self, ring: Ring[Any], arm: Any) -> None:
-        if len(self._queue(ring)) > FEW:
+        if len(self._queue(ring)) > FEW or ring._reserving:
             ring._locked(self._withdraw, ring, arm)
 
     def _ended(self, ring: Ring[Any], waiter: Any) -> BaseException:
@@ -467,6 +481,12 @@ class Send(Sending[None]):
                 raise
             raise
         return None if put else ring._locked(self._attempt, ring)
+
+    def _snapshot(self, ring: Ring[Any]) -> Any:
+        try:
+            return ring._locked(self._attempt, ring)
+        except ChannelFull:  # by the policy "raise"; for `poll` that is a no, and the operation can be tried again
+            return PENDING
 
     def _attempt(self, ring: Ring[Any]) -> Any:
         if ring._end:
@@ -588,17 +608,26 @@ class ReceiveSome(Receiving[list[T]]):
         return not self._max or super()._hint(ring)
 
     def _attempt(self, ring: Ring[T]) -> Any:
-        values: list[T] = []
-        while len(values) < self._max:
-            value = ring._take()
-            if value is PENDING:
-                break
-            values.append(value)
+        values = self._taken(ring)
         if values or not self._max:
             return values
         if ring._end and ring._ending():
             raise ring._over(False)
         return PENDING
+
+    def _taken(self, ring: Ring[T]) -> list[T]:
+        values: list[T] = []
+        while len(values) < self._max:
+            try:
+                value = ring._take()
+            except Exception:  # of a comparison: what was taken before must not be lost
+                if not values:
+                    raise
+                break
+            if value is PENDING:
+                break
+            values.append(value)
+        return values
 
     def _received(self, ring: Ring[T], value: Any) -> list[T]:
         return [value]
@@ -613,10 +642,8 @@ class Drain(ReceiveSome[T]):
         self._max = math.inf
 
     def _attempt(self, ring: Ring[T]) -> Any:
-        values: list[T] = []
-        while (value := ring._take()) is not PENDING:
-            values.append(value)
-        return values
+        return self._taken(ring)
 
 
-SECTIONS[Send._now.__code__] = SECTIONS[Receive._now.__code__] = "ring"
+SECTIONS[Send._now.__code__] = "ring"
+SECTIONS[Receive[Any]._now.__code__] = "ring"

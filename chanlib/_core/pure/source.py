@@ -181,13 +181,11 @@ def _section_above(frame: FrameType | None) -> Source | None:
     while frame is not None:
         name = SECTIONS.get(frame.f_code)
         if name is not None:
-            found = frame.f_locals
-            if name == "locks":
-                locks = found.get(name)
-                if locks is not None and locks.held:
-                    return locks.sources[0]  # type: ignore[no-any-return]
-            elif found.get("entered") and not found.get("released"):
-                return found[name]  # type: ignore[no-any-return]
+            found = frame.f_locals.get(name)
+            sources = found.sources if isinstance(found, _Locks) else (found,)
+            for source in sources:
+                if source is not None and source._lock._is_owned():
+                    return source
         frame = frame.f_back
     return None
 
