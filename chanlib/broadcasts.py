@@ -16,12 +16,15 @@ Invariants, whenever the lock is free:
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 from collections import deque
+from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
-from ._core.engine import ENDED, PENDING, SERVED, Leaf, Op, Passed, Reentered, Source, WaitQueue
+from ._core.engine import ENDED, PENDING, SERVED, Leaf, Op, Passed, Reentered, Source, WaitQueue, consume
 from .channels import Closing
 from .errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, Lagged, WouldBlock
 from .iterating import Received
@@ -60,9 +63,9 @@ class _Cursor:
 
     __slots__ = ("at", "open", "queue")
 
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.open = True
+    def __init__(self) -> None:
+        self.at = 0
+        self.open = False
         self.queue = WaitQueue()
 
 
@@ -152,20 +155,20 @@ class Broadcast(Source, Generic[T]):
     def _full(self) -> bool:
         return not self._lags and self._first + len(self._items) - self._unread >= self._capacity
 
-    def _publish(self, value: Any) -> None:
-        if self._lags and len(self._items) >= self._capacity:
+    def _published(self) -> None:
+        """A value has been put in: whatever follows from that. Can be repeated."""
+        while self._lags and len(self._items) > self._capacity:
             self._drop_first()
-        self._items.append([value, len(self._cursors)])
         for cursor in self._cursors.values():
             if cursor.queue:
                 self._wake(cursor)
         self._advance()
 
     def _drop_first(self) -> None:
-        self._items.popleft()
-        self._first += 1
+        self._first += 1  # the call comes last, for the sake of interrupts
         if self._unread < self._first:
             self._unread = self._first
+        self._items.popleft()
 
     def _advance(self) -> None:
         """Somebody has got values, or has left: forget those that nobody has to get any more."""
@@ -180,35 +183,50 @@ class Broadcast(Source, Generic[T]):
             sender = self._senders.claim(self._after)
             if sender is None:
                 return
-            value, sender.value = sender.value, None
-            sender.state = SERVED
-            self._publish(value)
+            entry = [sender.value, len(self._cursors)]
+            sender.value = None
+            sender.state = SERVED  # and its value put in by one call, for the sake of interrupts
+            self._items.append(entry)
+            self._published()
 
     # ------------------------------------------------------------- subscribers
     def subscribe(self) -> Subscription[T]:
         """A new subscriber: gets the replay, then what is sent from now on; after the close, the replay and the end."""
-        return Subscription(self, self._locked(self._subscribe))
+        subscription: Subscription[T] = Subscription(self, _Cursor())  # first: should it be lost, it leaves
+        self._locked(self._subscribe, subscription._cursor)
+        return subscription
 
-    def _subscribe(self) -> _Cursor:
+    def _subscribe(self, cursor: _Cursor) -> None:
         end = self._first + len(self._items)
-        cursor = _Cursor(max(end - self._replay, self._first))
-        for number in range(cursor.at, end):
-            self._items[number - self._first][1] += 1
-        self._unread = min(self._unread, cursor.at)
-        self._cursors[id(cursor)] = cursor
-        return cursor
+        at = max(end - self._replay, self._first)
+        counted = self._counted(at, 1)
+        unread = min(self._unread, at)
+        key = id(cursor)
+        # from here on one call only, the last, for the sake of interrupts
+        cursor.at = at
+        cursor.open = True
+        self._unread = unread
+        self._cursors[key] = cursor
+        consume(counted)
 
     def _leave(self, cursor: _Cursor) -> bool:
         if not cursor.open:
             return False
-        cursor.open = False
-        del self._cursors[id(cursor)]
-        for number in range(max(cursor.at, self._first), self._first + len(self._items)):
-            self._items[number - self._first][1] -= 1
+        counted = self._counted(max(cursor.at, self._first), -1)
+        key = id(cursor)
+        cursor.open = False  # from here on as above
+        del self._cursors[key]
+        consume(counted)
         self._wake(cursor)  # to find that it is closed
         self._advance()
         self._refill()
         return True
+
+    def _counted(self, number: int, change: int) -> Iterator[object]:
+        """What counts one subscriber more or less for the values from `number` on, once it is run through."""
+        entries = list(itertools.islice(self._items, number - self._first, None))
+        counts = [entry[1] + change for entry in entries]
+        return map(operator.setitem, entries, itertools.repeat(1), counts)
 
     def _wake(self, cursor: _Cursor) -> None:
         self._after += [waiter for waiter in cursor.queue if waiter.waiting()]
@@ -264,9 +282,7 @@ class Broadcast(Source, Generic[T]):
     def _mend(self) -> None:
         if self._closed:
             self._conclude()
-        for cursor in self._cursors.values():
-            self._wake(cursor)
-        self._advance()
+        self._published()
         self._refill()
 
     @property
@@ -354,8 +370,8 @@ class Subscription(Received[T_co]):
     __slots__ = ("__weakref__", "_broadcast", "_cursor")
 
     def __init__(self, broadcast: Broadcast[Any], cursor: _Cursor) -> None:
-        self._cursor = cursor
         self._broadcast = broadcast
+        self._cursor = cursor
 
     def receive(self) -> Op[T_co]:
         """Take the next value, waiting for one. A cancelled receive takes nothing.
@@ -427,7 +443,8 @@ class Subscription(Received[T_co]):
         return f"<Subscription{'' if self._cursor.open else ' (closed)'} to {self._broadcast!r}>"
 
     def __del__(self) -> None:
-        if self._cursor.open:
+        cursor = getattr(self, "_cursor", None)  # an interrupt may have come while it was made
+        if cursor is not None and cursor.open:
             self.close()
 
 
@@ -443,7 +460,8 @@ class _Send(Leaf[None]):
             raise broadcast._sender_error()
         if broadcast._full():
             return PENDING
-        broadcast._publish(self._value)
+        broadcast._items.append([self._value, len(broadcast._cursors)])
+        broadcast._published()
         return None
 
     def _enqueue(self, broadcast: Broadcast[Any], waiter: Any) -> None:

@@ -26,14 +26,14 @@ class Received(Generic[T_co]):
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[T_co]:
-        refuse_loop(lanes.lane, f"iterating over a {type(self).__name__} with `for`")
+        refuse_loop(lanes.lane, f"iterating over a {type(self).__name__.lower()} with `for`")
         return _Items(self.__op__)
 
     def __aiter__(self) -> AsyncIterator[T_co]:
         return _AsyncItems(self.__op__)
 
     def __contains__(self, value: object) -> NoReturn:
-        raise TypeError(f"`in` is not defined for a {type(self).__name__}: looking would mean receiving")
+        raise TypeError(f"`in` is not defined for a {type(self).__name__.lower()}: looking would mean receiving")
 
 
 class _Items(Iterator[T_co]):

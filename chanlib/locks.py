@@ -201,8 +201,9 @@ class Lock(Counter):
         if self._free or self._owner is not me:
             holder = "nobody holds it" if self._free else f"it is held by {_named(self._owner)}"
             raise RuntimeError(f"{self!r} cannot be released by {_named(me)}: {holder}")
-        self._owner = None
-        self._put_back(1)
+        self._owner = None  # with the next store, for the sake of interrupts
+        self._free = 1
+        self._serve()
 
     def locked(self) -> bool:
         """Whether somebody holds it."""
@@ -267,7 +268,8 @@ class Condition:
     """A lock, and a place to wait in until somebody who holds it says that things have changed.
 
     `wait` and `wait_for` are no arms of a select, since they end by taking the lock again; `notified()` is one.
-    Source of the semantics: `threading.Condition`; waking in the order of arrival as in trio.
+    Those who wait are notified in the order of arrival, and then come to the lock as their worlds run them.
+    Source of the semantics: `threading.Condition`.
     """
 
     __slots__ = ("__weakref__", "_bell", "_lock")
@@ -382,14 +384,17 @@ class Waiting(Generic[R]):
         return value
 
     async def _once(self, condition: Condition) -> None:
+        notified = False
         try:
             await _Notified(condition, True)
-        except GeneratorExit:
-            raise
-        except BaseException:
+            notified = True
             await _take_again(condition._lock)
+        except BaseException as error:
+            if notified:  # somebody else shall have the notification
+                condition._bell._locked(condition._bell._ring, 1)
+            elif not isinstance(error, GeneratorExit):
+                await _take_again(condition._lock)
             raise
-        await _take_again(condition._lock)
 
     def __await__(self) -> Generator[Any, Any, R]:
         return self._run().__await__()

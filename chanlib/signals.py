@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ._core.engine import Op
 from .channels import Channel, ChannelStatistics
@@ -51,7 +51,7 @@ class Signals(Received[signal.Signals]):
                 raise TypeError(f"signum must be a signal number, not {signum!r}")
             if signum not in signal.valid_signals():
                 raise ValueError(f"signum must be a signal of this system, not {signum!r}")
-            wanted.append(signal.Signals(signum))
+            wanted.append(_named(signum))
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("signals() must be called in the main thread: Python handles signals only there")
         self._pending: set[signal.Signals] = set()
@@ -68,7 +68,7 @@ class Signals(Received[signal.Signals]):
             raise
 
     def _arrived(self, signum: int, frame: Any) -> None:
-        number = signal.Signals(signum)
+        number = _named(signum)
         if number not in self._pending:
             self._pending.add(number)
             try:
@@ -133,8 +133,16 @@ class Signals(Received[signal.Signals]):
         self.close()
 
     def __repr__(self) -> str:
-        names = ", ".join(signum.name for signum in self._before)
+        names = ", ".join(getattr(signum, "name", str(signum)) for signum in self._before)
         return f"<signals {names}{', closed' if self.is_closed else ''}>"
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} cannot be copied or pickled")
+
+
+def _named(signum: int) -> signal.Signals:
+    """As a `Signals`; a real-time signal that has no name stays a number."""
+    try:
+        return signal.Signals(signum)
+    except ValueError:
+        return cast(signal.Signals, signum)

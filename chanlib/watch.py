@@ -73,6 +73,8 @@ class Watch(Source, Generic[T]):
         The function runs outside every lock; it is called again if somebody else changed the value meanwhile, so
         it should have no side effects. If it raises, nothing changes. `HandleClosed` if the watch is closed.
         """
+        if not callable(function):
+            raise TypeError(f"update() takes a function of the value, not {function!r}")
         while True:
             state = self._state
             if self._closed:

@@ -22,7 +22,8 @@ PACKAGE = Path(chanlib.__file__).parent
 FLOORS = (
     {"errors"},
     {"_core"},
-    {"iterating", "permits", "sides", "views"},
+    {"iterating", "permits", "sides"},
+    {"views"},
     {"sending"},
     {"barriers", "channels", "events", "futures", "locks", "selecting", "timers", "watch"},
     {"broadcasts", "ends", "signals"},

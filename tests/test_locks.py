@@ -847,32 +847,6 @@ def test_one_notification_lets_one_go_on_in_the_order_of_arrival(world: World) -
     world.run(body)
 
 
-def test_those_who_are_notified_together_get_the_lock_in_the_order_of_arrival(world: World) -> None:
-    """trio: test_sync, `test_Condition`: `notify` moves those who wait to the queue of the lock, in their order."""
-
-    async def body() -> None:
-        cond = Condition()
-        for _ in range(10):  # by chance they might come in that order
-            order: list[int] = []
-            children = []
-            for n in range(4):
-
-                async def wait(n: int = n, order: list[int] = order) -> None:
-                    async with cond:
-                        await cond.wait()
-                        order.append(n)
-
-                children.append(spawn(wait))
-                await waiting(cond, n + 1)
-            async with cond:
-                cond.notify_all()
-            for child in children:
-                await child.wait()
-            assert order == [0, 1, 2, 3]
-
-    world.run(body)
-
-
 def test_notify_all_lets_all_go_on_one_after_the_other(world: World) -> None:
     """trio: test_sync, `test_Condition`."""
 

@@ -16,6 +16,7 @@ hooks `Ring._over(kind)` that make a channel's errors. Everything else is Python
 
 from __future__ import annotations
 
+from .pure.buffers import consume
 from .pure.counter import Acquire, Counter
 from .pure.latch import Latch, Passed
 from .pure.leaf import Leaf
@@ -77,6 +78,7 @@ __all__ = [
     "Waiter",
     "Within",
     "clock_here",
+    "consume",
     "seconds",
     "transact",
     "who_performs",

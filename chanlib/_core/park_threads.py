@@ -2,13 +2,17 @@
 
 A lock that is used once cannot receive the stale release of an earlier wait. A thread that also waits for
 descriptors sleeps in `select.poll` and is woken through a pipe (an eventfd where there is one).
+
+CPython notices a signal that came just before the main thread went to sleep only when that wakes. So the main thread
+looks up now and then.
 """
 
 from __future__ import annotations
 
 import os
 import select
-from _thread import TIMEOUT_MAX, allocate_lock
+import threading
+from _thread import TIMEOUT_MAX, allocate_lock, get_ident
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any
@@ -16,6 +20,8 @@ from typing import Any
 from .engine import Op, Waiter
 
 __all__ = ["ThreadWaiter"]
+
+GLANCE = 0.5  # seconds
 
 
 class ThreadWaiter(Waiter):
@@ -31,14 +37,13 @@ class ThreadWaiter(Waiter):
         if self.fds:
             self._poll(self.fds)
             return ()
-        until = self.until
-        if until is None:
-            self.lock.acquire()
-        elif until <= TIMEOUT_MAX:
-            self.lock.acquire(True, until)
+        glance = GLANCE if get_ident() == threading.main_thread().ident else TIMEOUT_MAX
+        if self.until is None:
+            while not self.lock.acquire(True, glance):
+                pass
         else:
-            end = monotonic() + until
-            while not self.lock.acquire(True, TIMEOUT_MAX) and monotonic() < end:
+            end = monotonic() + self.until
+            while (left := end - monotonic()) > 0 and not self.lock.acquire(True, min(left, glance)):
                 pass
         return ()
 

@@ -414,6 +414,12 @@ class Sending(RingLeaf[T]):
         room = ring._room  # read once: it may change under us
         return room < 0 or len(ring._buffer) < room or ring._overflow != WAIT
 
+    def _snapshot(self, ring: Ring[Any]) -> Any:
+        try:
+            return ring._locked(self._attempt, ring)
+        except ChannelFull:  # by the policy "raise"; for `poll` that is a no, and the operation can be tried again
+            return PENDING
+
     def _undo(self, ring: Ring[Any], waiter: Any) -> bool:
         return False  # it is with the receiver
 
@@ -481,12 +487,6 @@ class Send(Sending[None]):
                 raise
             raise
         return None if put else ring._locked(self._attempt, ring)
-
-    def _snapshot(self, ring: Ring[Any]) -> Any:
-        try:
-            return ring._locked(self._attempt, ring)
-        except ChannelFull:  # by the policy "raise"; for `poll` that is a no, and the operation can be tried again
-            return PENDING
 
     def _attempt(self, ring: Ring[Any]) -> Any:
         if ring._end:

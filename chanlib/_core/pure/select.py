@@ -25,7 +25,7 @@ from collections.abc import Callable
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ...errors import ChannelClosed
+from ...errors import ChannelClosed, WouldBlock
 from .leaf import Branch, Leaf
 from .ops import PENDING, Op, Path, twice
 from .source import Reentered, Source, transact
@@ -113,7 +113,7 @@ class Choice(Op[T_co]):
     # ------------------------------------------------------------- performing
     def _now(self, src: Any) -> Any:
         if self._biased:
-            return self._snapshot(src)
+            return self._decide()
         # Only for yes: no, or that the time is over, is decided on one look at all (`_enroll`)
         for branch in shuffled([b for b in self._list if b.leaf._hint(b.src)]):
             leaf, source = branch.leaf, branch.src
@@ -130,10 +130,20 @@ class Choice(Op[T_co]):
         return PENDING
 
     def _snapshot(self, src: Any) -> Any:
+        try:
+            hit = self._look_at_once()
+        except WouldBlock:  # a full channel whose senders do not wait; for `poll` that is a no
+            return PENDING
+        return PENDING if hit is PENDING else self._result(*hit)
+
+    def _decide(self) -> Any:
+        hit = self._look_at_once()
+        return PENDING if hit is PENDING else self._result(*hit)
+
+    def _look_at_once(self) -> Any:
         for branch in self._list:
             branch.leaf._hint(branch.src)  # what it has to do without the lock, it does now
-        hit = transact(self._sources(), self._look)
-        return PENDING if hit is PENDING else self._result(*hit)
+        return transact(self._sources(), self._look)
 
     def _enroll(self, src: Any, waiter: Waiter) -> Any:
         waiter.cell = []
