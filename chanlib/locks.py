@@ -7,6 +7,7 @@ who waits there gives the lock back in the very step that makes him wait.
 
 from __future__ import annotations
 
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Generator
@@ -27,6 +28,8 @@ from ._core.engine import (
     Reentered,
     Source,
     WaitQueue,
+    clock_here,
+    seconds,
     who_performs,
 )
 from ._core.lane import Lane, World, lanes, refuse_loop, world
@@ -365,28 +368,43 @@ class Condition:
 class Waiting(Generic[R]):
     """Waiting for a condition, not yet begun: `await` it in a task, or `sync()` in a thread, once."""
 
-    __slots__ = ("_condition", "_predicate", "_told")
+    __slots__ = ("_condition", "_limit", "_predicate", "_told")
 
     def __init__(self, condition: Condition, predicate: Callable[[], R] | None) -> None:
         self._told = False  # somebody knows by an error that it did not happen
         self._predicate = predicate
+        self._limit = math.inf
         self._condition: Condition | None = condition
+
+    def within(self, limit: float, /) -> Waiting[R]:
+        """The same, or `TimeoutError` after `limit` seconds, with the lock held again as always.
+
+        The time counts from performing and leaves out what it takes to get the lock again.
+        """
+        try:
+            self._limit = min(self._limit, seconds(limit, "within"))
+        except Exception:
+            self._told = True
+            raise
+        return self
 
     async def _run(self) -> Any:
         condition, self._condition = self._condition, None
         if condition is None:
             raise RuntimeError(f"{self!r} has been performed already; make a new one for each time")
         condition._check_held("wait")
+        clock = clock_here()
+        end = clock() + self._limit
         if self._predicate is None:
-            return await self._once(condition)
+            return await self._once(condition, self._limit)
         while not (value := self._predicate()):
-            await self._once(condition)
+            await self._once(condition, end - clock())
         return value
 
-    async def _once(self, condition: Condition) -> None:
+    async def _once(self, condition: Condition, limit: float) -> None:
         notified = False
         try:
-            await _Notified(condition, True)
+            await _Notified(condition, True).within(limit)
             notified = True
             await _take_again(condition._lock)
         except BaseException as error:
@@ -399,11 +417,13 @@ class Waiting(Generic[R]):
     def __await__(self) -> Generator[Any, Any, R]:
         return self._run().__await__()
 
-    def sync(self) -> R:
-        """Wait in this thread, blocking it."""
+    def sync(self, timeout: float | None = None) -> R:
+        """Wait in this thread, blocking it, for `timeout` seconds at most (None: no limit), else `TimeoutError`."""
         try:
             refuse_loop(lanes.lane, "sync()")
-        except RuntimeError:
+            if timeout is not None:
+                self._limit = min(self._limit, seconds(timeout, "timeout"))
+        except Exception:
             self._told = True
             raise
         return run_here(self._run())  # type: ignore[no-any-return]

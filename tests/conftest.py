@@ -54,7 +54,13 @@ def pair(request: pytest.FixtureRequest) -> worlds.Pair:
     return worlds.Pair(worlds.ALL[producer], worlds.ALL[consumer])
 
 
-_OWN_TRACE_FUNCTION = {"test_attacks.py", "test_fork.py", "test_interrupts.py", "test_reentrancy.py"}
+_OWN_TRACE_FUNCTION = {
+    "test_attacks.py",
+    "test_fork.py",
+    "test_interrupts.py",
+    "test_interrupts_primitives.py",
+    "test_reentrancy.py",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

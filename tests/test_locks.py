@@ -7,6 +7,7 @@ Behaviour follows tokio's, Go's and Kotlin's semaphores, trio's `Lock`, and the 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 from collections.abc import Callable
@@ -1458,3 +1459,29 @@ def test_notify_wants_a_count(world: World, n: Any) -> None:
 def test_a_condition_waits_for_a_function(predicate: Any) -> None:
     with pytest.raises(TypeError, match=r"wait_for\(\) takes a function without arguments, not "):
         Condition().wait_for(predicate)
+
+
+@pytest.mark.parametrize("predicate", [None, lambda: False], ids=["wait", "wait_for"])
+def test_a_wait_with_a_limit_raises_and_holds_the_lock_again(world: World, predicate: Any) -> None:
+    async def body() -> None:
+        cond = Condition()
+        async with cond:
+            waiting_for = cond.wait() if predicate is None else cond.wait_for(predicate)
+            with pytest.raises(TimeoutError):
+                await waiting_for.within(0.01)
+            assert cond.locked()
+            cond.notify()  # which asks for the lock
+        assert cond.statistics() == (False, 0)
+
+    world.run(body)
+
+
+def test_a_thread_waits_for_a_condition_for_so_long_and_no_longer() -> None:
+    cond = Condition()
+    with cond:
+        with pytest.raises(TimeoutError):
+            cond.wait().sync(0.01)
+        with pytest.raises(ValueError, match="timeout"):
+            cond.wait().sync(math.nan)
+        assert cond.locked()
+    assert cond.statistics() == (False, 0)

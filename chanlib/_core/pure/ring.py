@@ -284,7 +284,7 @@ class Ring(Source, Generic[T]):
             self._received -= 1
             self._plain = False
             self._room = -1
-            self._peak = max(self._peak, self._buffered())
+            self._peak = max(self._peak, min(self._buffered(), self._capacity))  # what is above is no use of it
 
     def _bin(self) -> deque[T] | None:
         """Where values go that were taken and will never be delivered, if anybody wants to know."""
