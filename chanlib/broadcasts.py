@@ -214,10 +214,10 @@ class Broadcast(Source, Generic[T]):
             return False
         counted = self._counted(max(cursor.at, self._first), -1)
         key = id(cursor)
+        self._wake(cursor)  # to find that it is closed
         cursor.open = False  # from here on as above
         del self._cursors[key]
         consume(counted)
-        self._wake(cursor)  # to find that it is closed
         self._advance()
         self._refill()
         return True

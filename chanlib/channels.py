@@ -75,7 +75,9 @@ class Channel(Ring[T], Received[T]):
 
     `order` says which of the values inside is received next: "fifo", the one that came first; "lifo", the one that
     came last; "priority", the smallest (`<`), and of equal ones the first. A value that does not compare with
-    those inside is refused with the error of the comparison, which runs while the channel is locked.
+    one that it meets inside is refused with the error of the comparison. If two values inside turn out not to compare
+    with each other when the order is restored, that error comes out of the receive, and nothing is changed or lost:
+    give all of them a total order. Comparisons run while the channel is locked.
 
     `overflow` says what a send does that finds no room: "wait"; "raise" `ChannelFull`; "drop_oldest", which makes
     room by dropping what has been inside for longest; "drop_newest", which drops the value itself. Dropped values

@@ -106,7 +106,7 @@ class _Middle(Channel[Any]):
         """Whatever follows from the ends that are closed. Can be repeated."""
         if not self._counts[True] and not self._end:
             self._end_locked(1, self._first_cause)
-        if not self._counts[False] and not self._deserted:
+        if not self._counts[False] and self._end < 2:
             self._deserted = True
             self._end_locked(2, cause)
         for queue in (self._senders, self._receivers):

@@ -361,6 +361,9 @@ class Condition:
     ) -> None:
         self._lock.release()
 
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} cannot be copied or pickled: it is one object for all who wait on it")
+
     def __repr__(self) -> str:
         return f"<Condition on {self._lock!r}>"
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._core.engine import Places, Reentered
+from .errors import ChannelClosed
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,10 +36,16 @@ class Permit(Places, Generic[T_contra]):
         try:
             sent = self._ring._locked(self._use, value)
         except Reentered as inside:
-            inside.source._defer(lambda: self.send(value))
+            inside.source._defer(lambda: self._send_late(value))
             return
         if not sent:
             raise RuntimeError(f"{self!r} has no place left: each can be used or given back once")
+
+    def _send_late(self, value: T_contra) -> None:
+        try:
+            self.send(value)
+        except ChannelClosed:
+            self._ring._locked(self._ring._discard, [value])
 
     def release(self) -> None:
         """Give back the places that are left. Never blocks; once more has no effect."""

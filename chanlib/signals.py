@@ -75,6 +75,9 @@ class Signals(Received[signal.Signals]):
                 self._channel.send_nowait(number)
             except ChannelClosed:
                 pass
+            except BaseException:
+                self._pending.discard(number)
+                raise
 
     def _received(self, number: signal.Signals) -> signal.Signals:
         self._pending.discard(number)

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
-__all__ = ["Heap", "Order", "consume", "displace", "empty", "probe"]
+__all__ = ["Heap", "Order", "consume", "displace", "empty", "prepared", "probe"]
 
 T = TypeVar("T")
 
@@ -27,13 +27,21 @@ def empty(order: Order) -> Any:
     return kinds[order]()
 
 
-def displace(values: Any, value: Any) -> Any:
-    """Put `value` in, and take out what has been inside for longest."""
+def prepared(values: Any, value: Any) -> Iterator[object]:
+    """What puts `value` in once it is run through, by `consume`: one call of C."""
+    special: Callable[[Any], Iterator[object]] | None = getattr(values, "prepared", None)
+    return map(values.append, (value,)) if special is None else special(value)
+
+
+def displace(values: Any, value: Any, into: Any) -> None:
+    """Put `value` in, and move what has been inside for longest to `into`. An interrupt loses neither."""
     special: Callable[[Any], Any] | None = getattr(values, "displace", None)
-    if special is not None:
-        return special(value)
-    values.append(value)
-    return values.popleft()
+    if special is None:
+        into.extend(map(deque[Any].popleft, (values,)))
+        values.append(value)
+    else:
+        old = special(value)
+        into += (old,)
 
 
 def probe(values: Any, value: Any) -> None:
@@ -50,10 +58,6 @@ class Stack(deque[T]):
 
     def popleft(self) -> T:
         return self.pop()
-
-    def displace(self, value: T) -> T:
-        self.append(value)
-        return super().popleft()
 
 
 consume = deque[Any](maxlen=0).extend

@@ -32,7 +32,14 @@ class Counter(Source):
     def _serve(self) -> None:
         """Serve those who wait, in their order, while there is enough for the first. Can be repeated."""
         queue = self._queue
-        while queue and (waiter := queue.claim(self._after, self._fits)) is not None:
+        while queue:
+            first = queue.first()
+            if first is not None and not first.alive():
+                queue.evict(first, self._after)  # its loop is closed: it must not hold back others
+                continue
+            waiter = queue.claim(self._after, self._fits)
+            if waiter is None:
+                return
             self._taken(waiter.op._units, waiter.value)
             waiter.state = SERVED
 
@@ -100,6 +107,9 @@ class Acquire(Leaf[None]):
 
     def _received(self, counter: Counter, value: Any) -> None:
         return None
+
+    def _ended(self, counter: Counter, waiter: Any) -> BaseException:
+        return RuntimeError(f"the loop in which {counter!r} was waited for is closed")
 
     def _describe(self, counter: Counter) -> str:
         return f"acquire {self._units} of {counter!r}" if self._units != 1 else f"acquire {counter!r}"

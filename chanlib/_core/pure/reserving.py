@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from .buffers import consume, prepared
 from .ops import PENDING
 from .ring import CANCELLED, Ring, Sending
 
@@ -42,15 +43,15 @@ class Places:
             return False
         if ring._end == CANCELLED:
             raise ring._over(True)
-        self._left -= 1
-        ring._held -= 1
-        try:
-            if not (ring._receivers and ring._hand_over(value)):
-                ring._append(value)
-        except Exception:  # its priority does not compare
-            self._left += 1
-            ring._held += 1
-            raise
+        if ring._receivers and ring._hand_over(value):
+            self._left -= 1
+            ring._held -= 1
+        else:
+            stores = prepared(ring._buffer, value)
+            self._left -= 1
+            ring._held -= 1
+            consume(stores)
+            ring._peak = max(ring._peak, len(ring._buffer))
         ring._released()
         return True
 

@@ -26,13 +26,13 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, Generic, TypeVar
 
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
 from ..lane import Lane, gate, lanes, modules, turn
 from ..parking import waiter_here
-from .buffers import Heap, Order, consume, displace, empty, probe
+from .buffers import Heap, Order, consume, displace, empty, prepared, probe
 from .leaf import Leaf
 from .ops import DONE, PENDING, twice
 from .source import SECTIONS, Source
@@ -150,17 +150,28 @@ class Ring(Source, Generic[T]):
             return PENDING
         if self._overflow == RAISE:
             raise self._full()
-        dropped = self._displace(value) if self._overflow == DROP_OLDEST else [value]
-        self._dropped += 1
-        self._discard(dropped)
+        unwanted: Any = self._bin()
+        if unwanted is None:
+            unwanted = []
+        if self._overflow == DROP_OLDEST:
+            self._displace(value, unwanted)
+        else:
+            self._dropped += 1
+            unwanted += (value,)
+        self._tell()
         return None
 
-    def _displace(self, value: T) -> list[T]:
-        """Put `value` in and take out what has been inside for longest."""
+    def _displace(self, value: T, into: Any) -> None:
+        """Put `value` in and move what has been inside for longest to `into`."""
         if self._returned:
-            self._buffer.append(value)
-            return [self._returned.pop(0)[1]]
-        return [displace(self._buffer, value)]
+            stores = prepared(self._buffer, value)
+            self._dropped += 1
+            into += (self._returned[0][1],)
+            del self._returned[0]
+            consume(stores)
+        else:
+            displace(self._buffer, value, into)
+            self._dropped += 1
 
     def _force(self, value: T) -> list[T]:
         """Put `value` in, if need be in place of another one, which is returned."""
@@ -173,8 +184,8 @@ class Ring(Source, Generic[T]):
             return []
         if not self._buffer and not self._returned:
             raise self._full()
-        displaced = self._displace(value)
-        self._dropped += 1
+        displaced: list[T] = []
+        self._displace(value, displaced)
         return displaced
 
     def _take(self) -> T:
@@ -216,24 +227,17 @@ class Ring(Source, Generic[T]):
                 sender.state = SERVED
                 continue
             # the sender is served and its value put in by two stores and one call of C, for the sake of interrupts
-            buffer = self._buffer
-            prepared: Callable[[T], Any] | None = getattr(buffer, "prepared", None)
-            if prepared is not None:
-                try:
-                    stores = prepared(value)
-                except Exception as error:  # its priority does not compare with those inside
-                    sender.value = _Refused(error)
-                    sender.state = ENDED
-                    continue
-                sender.value = None
-                sender.state = SERVED
-                consume(stores)
-            else:
-                sender.value = None
-                sender.state = SERVED
-                buffer.append(value)
-            if len(buffer) > self._peak:
-                self._peak = len(buffer)
+            try:
+                stores = prepared(self._buffer, value)
+            except Exception as error:  # its priority does not compare with those inside
+                sender.value = _Refused(error)
+                sender.state = ENDED
+                continue
+            sender.value = None
+            sender.state = SERVED
+            consume(stores)
+            if len(self._buffer) > self._peak:
+                self._peak = len(self._buffer)
         if self._reserving and self._receivers:
             self._pair()
 
@@ -284,7 +288,7 @@ class Ring(Source, Generic[T]):
             self._received -= 1
             self._plain = False
             self._room = -1
-            self._peak = max(self._peak, min(self._buffered(), self._capacity))  # what is above is no use of it
+            self._peak = max(self._peak, int(min(self._buffered(), self._capacity)))  # not what is above it
 
     def _bin(self) -> deque[T] | None:
         """Where values go that were taken and will never be delivered, if anybody wants to know."""
@@ -327,6 +331,7 @@ class Ring(Source, Generic[T]):
         self._refresh()
 
     def _mend(self) -> None:
+        self._tell()
         if self._end:
             self._conclude()
         else:

@@ -55,7 +55,7 @@ class _Entry(weakref.ref["Source"]):
 
 _sources: set[_Entry] = set()
 
-PATIENCE = 0.01  # seconds for a lock to become free before it is asked what this thread is in the middle of
+PATIENCE = 0.001  # seconds for a lock to become free before it is asked what this thread is in the middle of
 SECTIONS: dict[CodeType, str] = {}
 """The functions that hold a lock, and the variable that leads to the source."""
 
