@@ -56,6 +56,7 @@ def pair(request: pytest.FixtureRequest) -> worlds.Pair:
 
 _OWN_TRACE_FUNCTION = {
     "test_attacks.py",
+    "test_attacks_primitives.py",
     "test_fork.py",
     "test_interrupts.py",
     "test_interrupts_primitives.py",
