@@ -32,7 +32,7 @@ from typing import Any, Generic, TypeVar
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
 from ..lane import Lane, gate, lanes, modules, turn
 from ..parking import waiter_here
-from .buffers import Heap, Order, consume, displace, empty, prepared, probe
+from .buffers import Order, consume, displace, empty, prepared, probe
 from .leaf import Leaf
 from .ops import DONE, PENDING, twice
 from .source import SECTIONS, Source
@@ -74,6 +74,7 @@ class Ring(Source, Generic[T]):
         "_buffer",
         "_capacity",
         "_commits",
+        "_compares",
         "_dropped",
         "_end",
         "_held",
@@ -93,6 +94,7 @@ class Ring(Source, Generic[T]):
         self._capacity = capacity
         self._overflow = overflow
         self._buffer: deque[T] = empty(order)  # or what looks like one
+        self._compares = order == "priority"  # then putting in and taking out may raise
         self._returned: list[tuple[int, T]] = []
         self._senders: WaitQueue = _NOBODY
         self._receivers: WaitQueue = _NOBODY
@@ -227,15 +229,20 @@ class Ring(Source, Generic[T]):
                 sender.state = SERVED
                 continue
             # the sender is served and its value put in by two stores and one call of C, for the sake of interrupts
-            try:
-                stores = prepared(self._buffer, value)
-            except Exception as error:  # its priority does not compare with those inside
-                sender.value = _Refused(error)
-                sender.state = ENDED
-                continue
-            sender.value = None
-            sender.state = SERVED
-            consume(stores)
+            if self._compares:
+                try:
+                    stores = prepared(self._buffer, value)
+                except Exception as error:  # its priority does not compare with those inside
+                    sender.value = _Refused(error)
+                    sender.state = ENDED
+                    continue
+                sender.value = None
+                sender.state = SERVED
+                consume(stores)
+            else:
+                sender.value = None
+                sender.state = SERVED
+                self._buffer.append(value)
             if len(self._buffer) > self._peak:
                 self._peak = len(self._buffer)
         if self._reserving and self._receivers:
@@ -270,7 +277,7 @@ class Ring(Source, Generic[T]):
 
     def _refresh(self) -> None:
         """Make the two hints true again."""
-        plain = self._plain = not (self._senders or self._returned or self._end or isinstance(self._buffer, Heap))
+        plain = self._plain = not (self._senders or self._returned or self._end or self._compares)
         self._room = self._capacity - self._held if plain and not self._receivers else -1
 
     def _give_back(self, order: int, value: T) -> None:
