@@ -222,7 +222,7 @@ class Choice(Op[T_co]):
         return self._result(branch, value)
 
     def _describe(self, src: Any) -> str:
-        return ", ".join(b.leaf._describe(b.src) for b in self._list)
+        return _described(self._list)
 
     def _restart(self) -> None:
         for branch in self._list + self._limits:
@@ -327,12 +327,26 @@ class Within(Choice[T_co]):
         branches = op._branches()
         timer = Sleep(limit)
         timer._src = None
-        branches.append(Branch(timer, TIME, (self._expired,), last=True))
+        over = Branch(timer, TIME, (_Expired(branches, limit),), last=True)
         self._limit = limit
-        super().__init__(branches, getattr(op, "_biased", False))
-
-    def _expired(self, _: Any) -> Any:
-        raise TimeoutError(f"{super()._describe(None)} did not happen within {self._limit} s")
+        super().__init__([*branches, over], getattr(op, "_biased", False))
 
     def _describe(self, src: Any) -> str:
         return f"{super()._describe(src)} within {self._limit} s"
+
+
+class _Expired:
+    """What becomes of an operation whose time is over. It does not lead back to that: a cycle would keep it."""
+
+    __slots__ = ("branches", "limit")
+
+    def __init__(self, branches: list[Branch], limit: float) -> None:
+        self.branches = branches
+        self.limit = limit
+
+    def __call__(self, _: Any) -> Any:
+        raise TimeoutError(f"{_described(self.branches)} did not happen within {self.limit} s")
+
+
+def _described(branches: list[Branch]) -> str:
+    return ", ".join(b.leaf._describe(b.src) for b in branches)
