@@ -256,6 +256,8 @@ class Stream:
                     for item in items[: count - (step.many > 2)]:
                         permit.send(item)
                         self.accepted.append(item)
+                except BrokenChannel:
+                    assert not self.some_are_open(False)
                 finally:
                     with self.lock:
                         self.promised += 1
