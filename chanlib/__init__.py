@@ -5,10 +5,11 @@ from .barriers import Barrier as Barrier
 from .barriers import BarrierStatistics as BarrierStatistics
 from .broadcasts import Broadcast as Broadcast
 from .broadcasts import BroadcastStatistics as BroadcastStatistics
-from .broadcasts import Subscription as Subscription
-from .broadcasts import SubscriptionStatistics as SubscriptionStatistics
 from .channels import Channel as Channel
 from .channels import ChannelStatistics as ChannelStatistics
+from .conditions import Condition as Condition
+from .conditions import ConditionStatistics as ConditionStatistics
+from .conditions import Waiting as Waiting
 from .ends import Receiver as Receiver
 from .ends import Sender as Sender
 from .ends import open_channel as open_channel
@@ -30,13 +31,10 @@ from .futures import FutureCancelled as FutureCancelled
 from .futures import FutureStatistics as FutureStatistics
 from .futures import Promise as Promise
 from .futures import open_future as open_future
-from .locks import Condition as Condition
-from .locks import ConditionStatistics as ConditionStatistics
 from .locks import Lock as Lock
 from .locks import LockStatistics as LockStatistics
 from .locks import Semaphore as Semaphore
 from .locks import SemaphoreStatistics as SemaphoreStatistics
-from .locks import Waiting as Waiting
 from .permits import Permit as Permit
 from .selecting import Selectable as Selectable
 from .selecting import select as select
@@ -45,6 +43,8 @@ from .sides import ReceiveSide as ReceiveSide
 from .sides import SendSide as SendSide
 from .signals import Signals as Signals
 from .signals import signals as signals
+from .subscriptions import Subscription as Subscription
+from .subscriptions import SubscriptionStatistics as SubscriptionStatistics
 from .timers import Ticker as Ticker
 from .timers import Timer as Timer
 from .timers import after as after

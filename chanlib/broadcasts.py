@@ -26,16 +26,15 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from ._core.engine import ENDED, PENDING, SERVED, Leaf, Op, Passed, Reentered, Source, WaitQueue, consume
 from .channels import Closing
-from .errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, Lagged, WouldBlock
-from .iterating import Received
+from .errors import BrokenChannel, ChannelFull, EndOfChannel, HandleClosed, Lagged, WouldBlock
+from .subscriptions import Cursor, Subscription
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Broadcast", "BroadcastStatistics", "Subscription", "SubscriptionStatistics"]
+__all__ = ["Broadcast", "BroadcastStatistics"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 
 class BroadcastStatistics(NamedTuple):
@@ -47,26 +46,6 @@ class BroadcastStatistics(NamedTuple):
     waiting_senders: int
     waiting_receivers: int
     sent: int
-
-
-class SubscriptionStatistics(NamedTuple):
-    """A snapshot of a subscription. `pending` counts the values that it can receive now, `missed` those it will
-    learn to have missed."""
-
-    pending: int
-    missed: int
-    waiting_receivers: int
-
-
-class _Cursor:
-    """A subscription, as the broadcast sees it: it must not keep the `Subscription` alive."""
-
-    __slots__ = ("at", "open", "queue")
-
-    def __init__(self) -> None:
-        self.at = 0
-        self.open = False
-        self.queue = WaitQueue()
 
 
 class Broadcast(Source, Generic[T]):
@@ -125,7 +104,7 @@ class Broadcast(Source, Generic[T]):
         self._name = name
         self._items: deque[list[Any]] = deque()
         self._first = self._unread = 0
-        self._cursors: dict[int, _Cursor] = {}
+        self._cursors: dict[int, Cursor] = {}
         self._senders = WaitQueue()
         self._closed = False
         self._cause: BaseException | None = None
@@ -192,11 +171,11 @@ class Broadcast(Source, Generic[T]):
     # ------------------------------------------------------------- subscribers
     def subscribe(self) -> Subscription[T]:
         """A new subscriber: gets the replay, then what is sent from now on; after the close, the replay and the end."""
-        subscription: Subscription[T] = Subscription(self, _Cursor())  # first: should it be lost, it leaves
+        subscription: Subscription[T] = Subscription(self, Cursor())  # first: should it be lost, it leaves
         self._locked(self._subscribe, subscription._cursor)
         return subscription
 
-    def _subscribe(self, cursor: _Cursor) -> None:
+    def _subscribe(self, cursor: Cursor) -> None:
         end = self._first + len(self._items)
         at = max(end - self._replay, self._first)
         counted = self._counted(at, 1)
@@ -209,7 +188,7 @@ class Broadcast(Source, Generic[T]):
         self._cursors[key] = cursor
         consume(counted)
 
-    def _leave(self, cursor: _Cursor) -> bool:
+    def _leave(self, cursor: Cursor) -> bool:
         if not cursor.open:
             return False
         counted = self._counted(max(cursor.at, self._first), -1)
@@ -228,10 +207,10 @@ class Broadcast(Source, Generic[T]):
         counts = [entry[1] + change for entry in entries]
         return map(operator.setitem, entries, itertools.repeat(1), counts)
 
-    def _wake(self, cursor: _Cursor) -> None:
+    def _wake(self, cursor: Cursor) -> None:
         self._after += [waiter for waiter in cursor.queue if waiter.waiting()]
 
-    def _next(self, cursor: _Cursor) -> Any:
+    def _next(self, cursor: Cursor) -> Any:
         """Under the lock: the next value of this subscriber, or PENDING."""
         place = cursor.at - self._first
         if place < 0:
@@ -360,94 +339,6 @@ class Broadcast(Source, Generic[T]):
         return f"<Broadcast {label} to {len(self._cursors)}{' closed' if self._closed else ''}>"
 
 
-class Subscription(Received[T_co]):
-    """A subscriber of a broadcast: `Broadcast.subscribe()` makes them.
-
-    Several tasks or threads may share one; each value goes to one of them. It is left by `close()`, by leaving
-    `with`, or by being dropped.
-    """
-
-    __slots__ = ("__weakref__", "_broadcast", "_cursor")
-
-    def __init__(self, broadcast: Broadcast[Any], cursor: _Cursor) -> None:
-        self._broadcast = broadcast
-        self._cursor = cursor
-
-    def receive(self) -> Op[T_co]:
-        """Take the next value, waiting for one. A cancelled receive takes nothing.
-
-        Raises `Lagged` if values were missed, once; then goes on with the oldest that is left. At the end raises
-        `EndOfChannel`, or `BrokenChannel` from the cause; `HandleClosed` if this subscription is closed.
-        """
-        return _Receive(self)
-
-    def receive_nowait(self) -> T_co:
-        """Take the next value if there is one, else raise `ChannelEmpty`; otherwise as `receive`."""
-        return self.receive().poll()
-
-    def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:
-        """Take what is there, at least one value and at most `max`, in one atomic step; waits for the first."""
-        if isinstance(max, bool) or not (max == math.inf or isinstance(max, int)) or max < 0:
-            raise ValueError(f"max must be an integer of at least 0, or math.inf, not {max!r}")
-        return _ReceiveSome(self, max)
-
-    __op__ = receive
-
-    def close(self) -> bool:
-        """Leave. Those who wait here get `HandleClosed`. Returns True the first time. Never blocks; from anywhere."""
-        try:
-            first: bool = self._broadcast._locked(self._broadcast._leave, self._cursor)
-        except Reentered as inside:
-            broadcast, cursor = self._broadcast, self._cursor
-            inside.source._defer(lambda: broadcast._locked(broadcast._leave, cursor))
-            return cursor.open
-        return first
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether this subscription or the broadcast is closed; there may still be values to receive."""
-        return not self._cursor.open or self._broadcast.is_closed
-
-    def statistics(self) -> SubscriptionStatistics:
-        """A snapshot; never blocks."""
-        broadcast, cursor = self._broadcast, self._cursor
-        first, at = broadcast._first, cursor.at
-        return SubscriptionStatistics(
-            pending=max(first + len(broadcast._items) - max(at, first), 0) if cursor.open else 0,
-            missed=max(first - at, 0) if cursor.open else 0,
-            waiting_receivers=cursor.queue.live(),
-        )
-
-    def __len__(self) -> int:
-        return self.statistics().pending
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
-
-    def __reduce__(self) -> Any:
-        raise TypeError(f"{self!r} cannot be copied or pickled: subscribe() once more")
-
-    def __repr__(self) -> str:
-        return f"<Subscription{'' if self._cursor.open else ' (closed)'} to {self._broadcast!r}>"
-
-    def __del__(self) -> None:
-        cursor = getattr(self, "_cursor", None)  # an interrupt may have come while it was made
-        if cursor is not None and cursor.open:
-            self.close()
-
-
 class _Send(Leaf[None]):
     __slots__ = ("_value",)
 
@@ -482,51 +373,3 @@ class _Send(Leaf[None]):
 
     def _describe(self, broadcast: Broadcast[Any]) -> str:
         return f"send to {broadcast!r}"
-
-
-class _Receive(Leaf[Any]):
-    __slots__ = ("_subscription",)
-
-    def __init__(self, subscription: Subscription[Any]) -> None:
-        self._subscription = subscription  # kept: it leaves when it is dropped
-        self._src = subscription._broadcast
-
-    def _attempt(self, broadcast: Broadcast[Any]) -> Any:
-        cursor = self._subscription._cursor
-        if not cursor.open:
-            raise HandleClosed(f"{self._subscription!r} is closed", channel=broadcast)
-        value = broadcast._next(cursor)
-        if value is PENDING and broadcast._closed:
-            raise broadcast._receiver_error()
-        return value
-
-    def _enqueue(self, broadcast: Broadcast[Any], waiter: Any) -> None:
-        self._subscription._cursor.queue.append(waiter)
-
-    def _withdraw(self, broadcast: Broadcast[Any], waiter: Any) -> None:
-        self._subscription._cursor.queue.withdrawn()
-
-    def _would_block(self, broadcast: Broadcast[Any]) -> WouldBlock:
-        return ChannelEmpty(f"{self._subscription!r} has nothing to receive")
-
-    def _describe(self, broadcast: Broadcast[Any]) -> str:
-        return f"receive from {self._subscription!r}"
-
-
-class _ReceiveSome(_Receive):
-    __slots__ = ("_max",)
-
-    def __init__(self, subscription: Subscription[Any], max: float) -> None:
-        self._max = max
-        super().__init__(subscription)
-
-    def _attempt(self, broadcast: Broadcast[Any]) -> Any:
-        values: list[Any] = []
-        while len(values) < self._max:
-            if values and not len(self._subscription):
-                break
-            value = super()._attempt(broadcast)
-            if value is PENDING:
-                return PENDING
-            values.append(value)
-        return values

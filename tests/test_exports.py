@@ -25,8 +25,8 @@ FLOORS = (
     {"iterating", "permits", "sides"},
     {"views"},
     {"sending"},
-    {"barriers", "channels", "events", "futures", "locks", "selecting", "timers", "watch"},
-    {"broadcasts", "ends", "signals"},
+    {"barriers", "channels", "events", "futures", "locks", "selecting", "subscriptions", "timers", "watch"},
+    {"broadcasts", "conditions", "ends", "signals"},
 )
 HELPERS = {"iterating"}  # public to the package only
 PRIMITIVES = sorted(FLOORS[0].union(*FLOORS[2:]) - HELPERS)
