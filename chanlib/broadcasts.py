@@ -21,16 +21,16 @@ import math
 import operator
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from ._core.engine import ENDED, PENDING, SERVED, Leaf, Op, Passed, Reentered, Source, WaitQueue, consume
+from .blocks import ClosedAtEnd
 from .channels import Closing
 from .errors import BrokenChannel, ChannelFull, EndOfChannel, HandleClosed, Lagged, WouldBlock
 from .subscriptions import Cursor, Subscription
 
 if TYPE_CHECKING:
-    from typing import Self
+    pass
 
 __all__ = ["Broadcast", "BroadcastStatistics"]
 
@@ -48,7 +48,7 @@ class BroadcastStatistics(NamedTuple):
     sent: int
 
 
-class Broadcast(Source, Generic[T]):
+class Broadcast(Source, ClosedAtEnd, Generic[T]):
     """Values from senders to all subscribers.
 
     `capacity` (at least 1, or `math.inf`) is how far the fastest may be ahead of the slowest. `overflow` says what
@@ -311,28 +311,6 @@ class Broadcast(Source, Generic[T]):
             waiting_receivers=sum(cursor.queue.live() for cursor in list(self._cursors.values())),
             sent=self._first + len(self._items),
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
 
     def __repr__(self) -> str:
         label = repr(self._name) if self._name is not None else f"#{self._number}"

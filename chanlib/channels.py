@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from ._core.engine import (
@@ -32,6 +31,7 @@ from ._core.engine import (
     Send,
     SendSome,
 )
+from .blocks import ClosedAtEnd
 from .errors import BrokenChannel, ChannelClosed, ChannelFull, EndOfChannel, HandleClosed
 from .iterating import Received
 from .permits import Permit
@@ -39,7 +39,7 @@ from .sending import SendAll
 from .views import ReceiveView, SendView
 
 if TYPE_CHECKING:
-    from typing import Self
+    pass
 
 __all__ = ["Channel", "ChannelStatistics"]
 
@@ -66,7 +66,7 @@ class ChannelStatistics(NamedTuple):
     peak: int
 
 
-class Channel(Ring[T], Received[T]):
+class Channel(Ring[T], Received[T], ClosedAtEnd):
     """A channel of values of type `T` for any number of senders and receivers.
 
     `capacity` is how many values it holds for receivers to come: 0 means rendezvous (a send returns only after
@@ -363,28 +363,6 @@ class Channel(Ring[T], Received[T]):
                 errors.append(error)
         if errors:
             raise ExceptionGroup(f"on_undelivered of {self!r} failed", errors)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
 
     # ------------------------------------------------------------- looking
     def __len__(self) -> int:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 import anyio.abc
 from typing_extensions import TypeVar
 
 from ._core.engine import Op, Receive, ReceiveSome, Reentered, Reserve, RingLeaf, Send, SendSome
+from .blocks import ClosedAtEnd
 from .channels import Channel, ChannelStatistics, Overflow
 from .errors import BrokenChannel, HandleClosed
 from .iterating import Received
@@ -170,7 +170,7 @@ class _ReceiveSome(_Via, ReceiveSome[Any]):
     __slots__ = ("_via",)
 
 
-class _End(anyio.TypedAttributeProvider):
+class _End(ClosedAtEnd, anyio.TypedAttributeProvider):
     """What the two kinds of end have in common."""
 
     _sends: bool
@@ -233,28 +233,6 @@ class _End(anyio.TypedAttributeProvider):
 
     def __bool__(self) -> bool:
         return True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
 
     def _shut(self) -> HandleClosed:
         return HandleClosed(f"{self!r} is closed", channel=self._middle, cause=self._cause)

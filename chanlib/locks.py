@@ -6,14 +6,14 @@ after it was served passes its turn on.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core.engine import WITHDRAWN, Acquire, Counter, Op, Reentered, who_performs
-from ._core.lane import Lane, lanes, refuse_loop
+from ._core.lane import Lane
+from .blocks import HeldInside
 
 if TYPE_CHECKING:
-    from typing import Self
+    pass
 
 __all__ = ["Lock", "LockStatistics", "Semaphore", "SemaphoreStatistics"]
 
@@ -25,7 +25,7 @@ class SemaphoreStatistics(NamedTuple):
     waiting: int
 
 
-class Semaphore(Counter):
+class Semaphore(Counter, HeldInside):
     """So many units, taken by `acquire` and given back by `release`, by anybody, from any world.
 
     First in, first out: a big request holds back smaller ones behind it. `with` and `async with` take one unit.
@@ -88,26 +88,6 @@ class Semaphore(Counter):
         """A snapshot; never blocks."""
         return SemaphoreStatistics(value=self._free, waiting=self._waiting())
 
-    async def __aenter__(self) -> Self:
-        await self.acquire()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
-
-    def __enter__(self) -> Self:
-        refuse_loop(lanes.lane, "`with` over a semaphore")
-        self.acquire().sync()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
-
     def __repr__(self) -> str:
         label = repr(self._name) if self._name is not None else f"#{self._number}"
         return f"<Semaphore {label} {self._free}{'' if self._max is None else f'/{self._max}'}>"
@@ -121,7 +101,7 @@ class LockStatistics(NamedTuple):
     waiting: int
 
 
-class Lock(Counter):
+class Lock(Counter, HeldInside):
     """Mutual exclusion between tasks and threads of any kind, first come, first served.
 
     It belongs to the task, or the plain thread, that acquired it: only that may release it, and acquiring it once
@@ -183,26 +163,6 @@ class Lock(Counter):
         """A snapshot; never blocks."""
         owner = self._owner
         return LockStatistics(locked=not self._free, owner=_shown(owner), waiting=self._waiting())
-
-    async def __aenter__(self) -> Self:
-        await self.acquire()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()
-
-    def __enter__(self) -> Self:
-        refuse_loop(lanes.lane, "`with` over a lock")
-        self.acquire().sync()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
 
     def __repr__(self) -> str:
         label = repr(self._name) if self._name is not None else f"#{self._number}"

@@ -10,15 +10,15 @@ counts only if the version is still the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from ._core.engine import PENDING, Leaf, Op, Reentered, Source, WaitQueue
+from .blocks import ClosedAtEnd
 from .errors import BrokenChannel, ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed, WouldBlock
 from .iterating import Received
 
 if TYPE_CHECKING:
-    from typing import Self
+    pass
 
 __all__ = ["Observer", "Watch", "WatchStatistics"]
 
@@ -33,7 +33,7 @@ class WatchStatistics(NamedTuple):
     waiting: int
 
 
-class Watch(Source, Generic[T]):
+class Watch(Source, ClosedAtEnd, Generic[T]):
     """A value that changes, for any number of observers; those who are slow skip what lies between.
 
     Setting an equal value counts as a change. After `close()` nothing can be set, and observers that have seen the
@@ -143,28 +143,6 @@ class Watch(Source, Generic[T]):
 
     def _forget_waiters(self) -> None:
         self._queue = WaitQueue()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(error)
 
     def __repr__(self) -> str:
         label = repr(self._name) if self._name is not None else f"#{self._number}"

@@ -22,13 +22,13 @@ PACKAGE = Path(chanlib.__file__).parent
 FLOORS = (
     {"errors"},
     {"_core"},
-    {"iterating", "permits", "sides"},
+    {"blocks", "iterating", "permits", "sides"},
     {"views"},
     {"sending"},
     {"barriers", "channels", "events", "futures", "locks", "selecting", "subscriptions", "timers", "watch"},
     {"broadcasts", "conditions", "ends", "signals"},
 )
-HELPERS = {"iterating"}  # public to the package only
+HELPERS = {"blocks", "iterating"}  # public to the package only
 PRIMITIVES = sorted(FLOORS[0].union(*FLOORS[2:]) - HELPERS)
 
 
