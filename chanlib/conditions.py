@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import anyio
 
 from ._core.engine import (
+    CLAIMED,
     PENDING,
     SERVED,
+    WAITING,
     WITHDRAWN,
     Leaf,
     Op,
@@ -256,6 +258,18 @@ class _Bell(Source):
             waiter.state = SERVED
             if n is not None:
                 n -= 1
+
+    def _mend(self) -> None:
+        """Who was claimed is notified. Woken in vain, he would be away from the queue for the next notification."""
+        rest: list[Any] = []
+        woken: list[Any] = [*self._after]
+        for item in woken:
+            state = getattr(item, "state", None)
+            if state == CLAIMED or (state == WAITING and item.cell and item.cell[0] is item):
+                item.state = SERVED
+            if state != WAITING or item.cell:
+                rest.append(item)
+        self._after = rest
 
     def _forget_waiters(self) -> None:
         self._queue = WaitQueue()

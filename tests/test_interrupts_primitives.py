@@ -211,7 +211,8 @@ def test_nobody_waits_for_a_subscriber_that_nobody_has() -> None:
         broadcast.send_nowait(0)
         broadcast.send_nowait(1)
         outcome = interrupted(at, lambda: broadcast.subscribe().close())
-        gc.collect()
+        if broadcast.statistics().subscribers:  # the error may be in a cycle that leads to it
+            gc.collect()
         assert broadcast.statistics().subscribers == 0, outcome
         for n in range(4):
             broadcast.send_nowait(n)

@@ -38,7 +38,7 @@ from .pure.ring import (
 from .pure.select import Choice, Mapped, Never, Select, Within
 from .pure.source import Reentered, Source, transact
 from .pure.timer import Instant, Sleep, clock_here
-from .pure.waiters import CLAIMED, ENDED, SERVED, WITHDRAWN, Waiter, WaitQueue
+from .pure.waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN, Waiter, WaitQueue
 
 __all__ = [
     "CLAIMED",
@@ -50,6 +50,7 @@ __all__ = [
     "RAISE",
     "SERVED",
     "WAIT",
+    "WAITING",
     "WITHDRAWN",
     "Acquire",
     "Choice",
