@@ -161,8 +161,8 @@ def test_at_a_barrier_all_go_on_or_none() -> None:
         outcome = interrupted(at, lambda: barrier.wait().poll())
         # one who was claimed, but not served, comes again
         settle_here(lambda: barrier.statistics().waiting == 2 or all(each.result is not None for each in waiting))
-        if barrier.statistics().waiting:
-            assert barrier.wait().poll() == 2, outcome
+        if barrier.statistics().waiting:  # not `poll`: one who comes again may be away for a moment
+            assert barrier.wait().sync(20) in range(3), outcome
         assert all(each.goes_on() for each in waiting), outcome
         return outcome
 
