@@ -23,10 +23,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .engine import Op, Waiter
-from .lane import current_task, lanes, running_loop, whole_turn
+from .lane import current_task, in_cancelled_scope, lanes, running_loop
 from .mailbox import Mailbox, Watch
 
-__all__ = ["AsyncioWaiter", "set_trampoline"]
+__all__ = ["AsyncioWaiter", "box_here", "set_trampoline"]
 
 _CAN_REARM = sys.version_info >= (3, 13)  # before, `uncancel` leaves a stray cancellation behind
 _trampoline = True
@@ -68,7 +68,7 @@ class LoopBox(Mailbox):
             if lane.turned:  # the task has used up the budget and waits for its own turn
                 return
             if not lane.left:
-                lane.left = whole_turn()  # the loop gets one now
+                lane.refill()  # the loop gets a turn now
                 return
             lane.left -= 1
 
@@ -117,6 +117,18 @@ class _Steps:
             box.never_stepped()
 
 
+def box_here() -> LoopBox:
+    """The box of the loop that runs on this thread."""
+    loop = running_loop()
+    assert loop is not None
+    lane = lanes.lane
+    box = None if lane.loop_box is None else lane.loop_box()
+    if box is None or box.home is not loop:
+        box = LoopBox(loop)
+        lane.loop_box = weakref.ref(box)
+    return box
+
+
 class AsyncioWaiter(Waiter):
     __slots__ = (
         "_asyncio_future_blocking",
@@ -134,15 +146,8 @@ class AsyncioWaiter(Waiter):
 
     def __init__(self, op: Op[Any]) -> None:
         Waiter.__init__(self, op)
-        loop = running_loop()
-        assert loop is not None
-        self.loop = loop
-        lane = lanes.lane
-        box = None if lane.loop_box is None else lane.loop_box()
-        if box is None or box.home is not loop:
-            box = LoopBox(loop)
-            lane.loop_box = weakref.ref(box)
-        self.box = box
+        box = self.box = box_here()
+        self.loop = box.home
         self._asyncio_future_blocking = True
         self.callback = self.context = None
         self.error: BaseException | None = None
@@ -248,7 +253,7 @@ class AsyncioWaiter(Waiter):
                     task.uncancel()
                     task.cancel(*error.args)
                     return True
-            elif not self.native and _in_cancelled_scope():
+            elif not self.native and in_cancelled_scope():
                 return True
         return super().keep(error)
 
@@ -256,12 +261,6 @@ class AsyncioWaiter(Waiter):
 def _of_scope(message: Any) -> bool:
     """Is this the message with which a scope of anyio cancels? It tells its own cancellations by it."""
     return isinstance(message, str) and message.startswith(("Cancelled via cancel scope", "Cancelled by cancel scope"))
-
-
-def _in_cancelled_scope() -> bool:
-    import anyio
-
-    return anyio.current_effective_deadline() == -float("inf")
 
 
 class LoopWatch(Watch):

@@ -3,12 +3,16 @@
 A lock that is used once cannot receive the stale release of an earlier wait. A thread that also waits for
 descriptors sleeps in `select.poll` and is woken through a pipe (an eventfd where there is one).
 
+A thread inside scopes says so before it goes to sleep (`Lane.parked`), sleeps no longer than their deadlines allow, and
+is woken when one of them is cancelled: it then claims its own waiter, as after any wake without a commit.
+
 CPython notices a signal that came just before the main thread went to sleep only when that wakes. So the main thread
 looks up now and then.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import threading
@@ -18,6 +22,7 @@ from time import monotonic
 from typing import Any
 
 from .engine import Op, Waiter
+from .lane import lanes
 
 __all__ = ["ThreadWaiter"]
 
@@ -34,9 +39,32 @@ class ThreadWaiter(Waiter):
         self.alarm: _Alarm | None = None
 
     def park(self) -> Iterable[Any]:
+        lane = lanes.lane
+        if lane.token is None:
+            self._sleep()
+        else:
+            before = lane.parked  # a signal handler may wait in the middle of a wait
+            try:
+                with lane.guard:
+                    lane.parked = self
+                left = lane.token.left()  # asked for after the canceller can find us
+                if left > 0:
+                    if left < math.inf:
+                        self.wake_in(left)
+                    self._sleep()
+            finally:
+                lane.parked = before
+        return ()
+
+    def check(self) -> None:
+        token = lanes.lane.token
+        if token is not None:
+            token.check()
+
+    def _sleep(self) -> None:
         if self.fds:
             self._poll(self.fds)
-            return ()
+            return
         glance = GLANCE if get_ident() == threading.main_thread().ident else TIMEOUT_MAX
         if self.until is None:
             while not self.lock.acquire(True, glance):
@@ -45,7 +73,6 @@ class ThreadWaiter(Waiter):
             end = monotonic() + self.until
             while (left := end - monotonic()) > 0 and not self.lock.acquire(True, min(left, glance)):
                 pass
-        return ()
 
     def wake(self) -> None:
         try:

@@ -19,7 +19,18 @@ from .engine import Op, Reentered, Waiter
 from .lane import lanes
 from .mailbox import Mailbox, Watch
 
-__all__ = ["TrioWaiter"]
+__all__ = ["TrioWaiter", "mailbox_here"]
+
+
+def mailbox_here() -> Mailbox:
+    """The mailbox of the run on this thread."""
+    lane = lanes.lane
+    runner = lane.trio.get("runner")
+    mailbox = None if lane.run_box is None else lane.run_box()
+    if mailbox is None or mailbox.home is not runner:
+        mailbox = Mailbox(runner, trio.lowlevel.current_trio_token().run_sync_soon)
+        lane.run_box = weakref.ref(mailbox)
+    return mailbox
 
 
 class TrioWaiter(Waiter):
@@ -27,15 +38,9 @@ class TrioWaiter(Waiter):
 
     def __init__(self, op: Op[Any]) -> None:
         Waiter.__init__(self, op)
-        lane = lanes.lane
         self.task = trio.lowlevel.current_task()
         self.parked = False
-        runner = lane.trio.get("runner")
-        mailbox = None if lane.run_box is None else lane.run_box()
-        if mailbox is None or mailbox.home is not runner:
-            mailbox = Mailbox(runner, trio.lowlevel.current_trio_token().run_sync_soon)
-            lane.run_box = weakref.ref(mailbox)
-        self.mailbox = mailbox
+        self.mailbox = mailbox_here()
 
     def park(self) -> Generator[Any, Any, None]:
         if self.until is None and self.fds is None:

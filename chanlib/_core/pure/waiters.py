@@ -123,6 +123,9 @@ class Waiter(Claimable):
         """Sleep until woken. Returns for whatever reason; raises only what the world throws in."""
         raise NotImplementedError
 
+    def check(self) -> None:
+        """Nothing has happened: raise, if that is so because whoever waited has been cancelled."""
+
     def keep(self, error: BaseException) -> bool:
         """`error` hit an operation that had happened and cannot be undone: return its result all the same?"""
         error.add_note("the operation had happened: the value was delivered")

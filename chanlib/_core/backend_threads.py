@@ -1,0 +1,194 @@
+"""Structured concurrency without a loop: a child is a thread, a scope is a token."""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import threading
+from collections.abc import Callable, Coroutine
+from time import monotonic
+from typing import Any
+
+from ..errors import Cancelled
+from .backends import Nursery
+from .engine import Latch, Passed
+from .lane import lanes
+from .running import run_here
+from .threads import start as start_thread
+from .tokens import Token
+
+__all__ = ["ThreadsBackend", "child_thread"]
+
+
+class ThreadsBackend:
+    __slots__ = ()
+
+    name = "threads"
+    cancelled: type[BaseException] = Cancelled
+
+    def now(self) -> float:
+        return monotonic()
+
+    def scope(self, deadline: float, shield: bool) -> Token:
+        return Token(deadline, shield)
+
+    def nursery(self, scope: Token) -> Nursery:
+        return _Nursery(scope)
+
+    def here(self) -> bool:
+        return True  # a token may be touched by any thread, and a thread be started
+
+    def call(self, function: Callable[[], object]) -> None:
+        function()
+
+    def until(self) -> float:
+        token = lanes.lane.token
+        return math.inf if token is None else token.until()
+
+
+def child_thread(function: Callable[[], object], token: Token, name: str) -> None:
+    """Run `function()` in a thread, in a copy of this context, inside `token`."""
+    context = contextvars.copy_context()
+    if token.parent is not None:
+        token.parent.below.add(token)  # at once: it may be cancelled before its thread has come to enter it
+
+    def live() -> None:
+        try:
+            with token:
+                context.run(function)
+        except Cancelled:  # of a scope above
+            pass
+
+    start_thread(live, name)
+
+
+class _Nursery(Latch):
+    """Children in threads of their own, below `scope`. The latch is open while there are none."""
+
+    __slots__ = ("names", "scope")
+
+    def __init__(self, scope: Token) -> None:
+        super().__init__()
+        self.scope = scope
+        self.names: dict[Token, str] = {}
+        self._set = True
+
+    async def open(self) -> None:
+        pass
+
+    def start(self, coroutine: Coroutine[Any, Any, object], name: str) -> Token:
+        return self.start_in(self.scope, lambda: run_here(coroutine), name)
+
+    def start_in(self, parent: Token | None, function: Callable[[], object], name: str) -> Token:
+        token = Token(parent=parent)
+        self._locked(self._more, token, name)
+
+        def live() -> None:
+            try:
+                function()
+            finally:
+                self._locked(self._fewer, token)
+
+        try:
+            child_thread(live, token, name)
+        except BaseException:  # no thread can be had
+            self._locked(self._fewer, token)
+            raise
+        return token
+
+    def stop(self, child: Token) -> None:
+        child.cancel()
+
+    def stopped(self, child: Token) -> None:
+        pass
+
+    async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
+        status = _Status(self)
+        status.token = self.start_in(lanes.lane.token, lambda: status.live(function), name)
+        status.may_go.release()
+        try:
+            await Passed(status)
+        except BaseException:
+            status.token.cancel()
+            with Token(shield=True):
+                await Passed(status.ended)
+            raise
+        if status.error is not None:
+            raise status.error
+        return status.value
+
+    async def close(self) -> None:
+        held: BaseException | None = None
+        try:
+            while not self._set:
+                try:
+                    with Token(shield=held is not None):
+                        await Passed(self)
+                except BaseException as error:
+                    if held is not None and not isinstance(error, Cancelled):  # a second interrupt
+                        error.add_note(f"left running: {', '.join(self.names.values())}")
+                        raise
+                    held = error
+                    self.scope.cancel()
+            if held is not None:
+                raise held
+        finally:
+            del held
+
+    def _more(self, token: Token, name: str) -> None:
+        self.names[token] = name
+        self._shut()
+
+    def _fewer(self, token: Token) -> None:
+        self.names.pop(token, None)
+        if not self.names:
+            self._open()
+
+    def __repr__(self) -> str:
+        return f"the children of a group in threads ({len(self.names)} running)"
+
+
+class _Status(Latch):
+    """What a child that is being started says `started(value)` to. Open once it has, or has ended without."""
+
+    __slots__ = ("ended", "error", "may_go", "nursery", "token", "value")
+
+    token: Token
+
+    def __init__(self, nursery: _Nursery) -> None:
+        super().__init__()
+        self.nursery = nursery
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.ended = Latch()
+        self.may_go = threading.Lock()
+        self.may_go.acquire()
+
+    def live(self, function: Callable[..., Coroutine[Any, Any, object]]) -> None:
+        self.may_go.acquire()
+        try:
+            run_here(function(task_status=self))
+            if not self._set:
+                self.error = RuntimeError("the child has ended without calling task_status.started()")
+        except BaseException as error:
+            if self._set:
+                raise
+            self.error = error
+        finally:
+            self._locked(self._open)
+            self.ended._locked(self.ended._open)
+
+    def started(self, value: Any = None) -> None:
+        if self._set:
+            raise RuntimeError("task_status.started() was called twice")
+        self.value = value
+        token, scope = self.token, self.nursery.scope
+        if token.parent is None or not token.parent.is_called():  # else whoever started it waits for its end
+            if token.parent is not None:
+                token.parent.below.discard(token)
+            token.parent = scope
+            scope.below.add(token)
+        self._locked(self._open)
+
+    def __repr__(self) -> str:
+        return f"the start of {self.nursery.names.get(self.token, 'a child')}"

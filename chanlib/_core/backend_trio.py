@@ -1,0 +1,79 @@
+"""Structured concurrency in trio: scopes and nurseries are trio's own, which are anyio's there, too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import trio
+
+from .backends import Nursery
+from .lane import lanes
+from .mailbox import Errand
+from .park_trio import mailbox_here
+
+__all__ = ["TrioBackend"]
+
+
+class TrioBackend:
+    __slots__ = ("mailbox",)
+
+    name = "trio"
+    cancelled: type[BaseException] = trio.Cancelled
+
+    def __init__(self) -> None:
+        self.mailbox = mailbox_here()
+
+    def now(self) -> float:
+        return trio.current_time()
+
+    def scope(self, deadline: float, shield: bool) -> Any:
+        return trio.CancelScope(deadline=deadline, shield=shield)
+
+    def nursery(self, scope: Any) -> Nursery:
+        return _Nursery()
+
+    def here(self) -> bool:
+        return lanes.lane.trio.get("runner") is self.mailbox.home
+
+    def call(self, function: Callable[[], object]) -> None:
+        if self.here():
+            function()
+        else:
+            self.mailbox.put(Errand(function))
+
+    def until(self) -> float:
+        return trio.current_effective_deadline()
+
+
+class _Nursery:
+    __slots__ = ("manager", "nursery")
+
+    manager: Any
+    nursery: trio.Nursery
+
+    async def open(self) -> None:
+        self.manager = trio.open_nursery()
+        self.nursery = await self.manager.__aenter__()
+
+    def start(self, coroutine: Coroutine[Any, Any, object], name: str) -> trio.CancelScope:
+        scope = trio.CancelScope()
+        self.nursery.start_soon(_inside, scope, coroutine, name=name)
+        return scope
+
+    async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
+        return await self.nursery.start(function, name=name)
+
+    def stop(self, child: trio.CancelScope) -> None:
+        child.cancel()
+
+    def stopped(self, child: trio.CancelScope) -> None:
+        pass
+
+    async def close(self) -> None:
+        await self.manager.__aexit__(None, None, None)
+
+
+async def _inside(scope: trio.CancelScope, coroutine: Coroutine[Any, Any, object]) -> None:
+    with scope:
+        await coroutine

@@ -1,0 +1,103 @@
+"""What each world brings to structured concurrency: its scopes, its nurseries, its clock, the way in from outside.
+
+A `Backend` belongs to one running loop, or to a thread; `backend_here()` gives that of the caller. A nursery starts
+coroutines side by side and waits for them; what a child's end means is the business of the group above it, so to a
+nursery no child ever fails. One module per world, loaded when first needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Protocol
+
+from .lane import World, lanes, world
+
+__all__ = ["Backend", "NativeScope", "Nursery", "backend_here"]
+
+
+class NativeScope(Protocol):
+    """A cancel scope of the world. Used on the thread of its backend, but for a thread's, which may be used from any."""
+
+    deadline: float
+    shield: bool
+
+    @property
+    def cancel_called(self) -> bool: ...
+
+    def cancel(self, reason: str | None = None) -> object: ...
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None: ...
+
+
+class Nursery(Protocol):
+    """Starts children. They are cancelled by the scope that it was opened in."""
+
+    async def open(self) -> None: ...
+
+    def start(self, coroutine: Coroutine[Any, Any, object], name: str) -> Any:
+        """A child; what is returned stands for it."""
+
+    def stop(self, child: Any) -> None:
+        """Cancel one child. To be called once for each, on the thread of the backend."""
+
+    def stopped(self, child: Any) -> None:
+        """A child that was told to stop has come to its end."""
+
+    async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
+        """Run `function(task_status=)` in the caller's scope until it says `started(value)`, then here; that value."""
+
+    async def close(self) -> None:
+        """Wait until all children have ended. Cancelled while waiting, it waits on, and raises that in the end."""
+
+
+class Backend(Protocol):
+    """One running loop, or a thread."""
+
+    name: str
+    cancelled: type[BaseException]
+
+    def now(self) -> float:
+        """The clock of deadlines, in seconds."""
+
+    def scope(self, deadline: float, shield: bool) -> NativeScope: ...
+
+    def nursery(self, scope: Any) -> Nursery:
+        """`scope` is the native scope in which it is opened."""
+
+    def here(self) -> bool:
+        """Does the caller run where children can be started and scopes be touched?"""
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have `function` called there: now if this is the place, else soon. Nothing happens if its loop is over."""
+
+    def until(self) -> float:
+        """The deadline that applies to the caller, -inf if it is cancelled."""
+
+
+_makers: dict[World, Callable[[], Backend]] = {}
+
+
+def backend_here(what: str) -> Backend:
+    """The backend of the caller; RuntimeError where nothing can wait, naming `what`."""
+    here = world(lanes.lane)
+    make = _makers.get(here)
+    return (_maker(here, what) if make is None else make)()
+
+
+def _maker(here: World, what: str) -> Callable[[], Backend]:
+    make: Callable[[], Backend]
+    if here is World.ASYNCIO:
+        from .backend_asyncio import AsyncioBackend as make
+    elif here is World.TRIO:
+        from .backend_trio import TrioBackend as make
+    elif here is World.CALLBACK:
+        raise RuntimeError(f"{what} needs a task or a thread, not {here.value}")
+    else:
+        from .backend_threads import ThreadsBackend as make
+    _makers[here] = make
+    return make
