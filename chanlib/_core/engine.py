@@ -3,7 +3,7 @@
 Two engines, one behaviour: `pure` is the reference, written for reading. A native twin will stand beside it and be
 taken unless `CHANLIB_PURE=1` is set. Whatever is imported from here exists in both, with the same meaning:
 
-    Source, Ring, Latch, Counter    what is waited on
+    Source, Queued, Ring, Latch, Counter    what is waited on
     Op, Leaf, Choice            operations; Select, Mapped, Within, Never: the kinds of choice
     Send, Receive, Reserve ...  the leaves of a ring; Passed, that of a latch; Acquire
     Instant, Sleep              the timer leaf
@@ -21,6 +21,7 @@ from .pure.counter import Acquire, Counter
 from .pure.latch import Latch, Passed
 from .pure.leaf import Leaf
 from .pure.ops import PENDING, Op, seconds, who_performs
+from .pure.queued import Queued, QueuedLeaf
 from .pure.reserving import Places, Reserve
 from .pure.ring import (
     DROP_NEWEST,
@@ -64,6 +65,8 @@ __all__ = [
     "Op",
     "Passed",
     "Places",
+    "Queued",
+    "QueuedLeaf",
     "Receive",
     "ReceiveSome",
     "Reentered",
