@@ -32,7 +32,7 @@ class Closes(Source):
         if self._closing is None:
             closing = _Closing(self)
             closing._set = self.is_closed
-            self._closing = closing
+            self._closing = closing  # type: ignore[misc]  # a slot of the class that this is mixed into
 
     def _tell_closing(self) -> None:
         """Under the lock: it is closed. Can be repeated."""

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._core.engine import (
     PENDING,
     Instant,
-    Leaf,
     Never,
     Op,
+    Queued,
+    QueuedLeaf,
     Reentered,
     Sleep,
-    Source,
-    WaitQueue,
     clock_here,
     seconds,
 )

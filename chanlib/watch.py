@@ -10,15 +10,12 @@ counts only if the version is still the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from ._core.engine import PENDING, Op, QueuedLeaf, Reentered
 from .endings import Ending
 from .errors import ChannelEmpty, WouldBlock
 from .iterating import Received
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Observer", "Watch", "WatchStatistics"]
 

@@ -45,13 +45,13 @@ class Queued(Source):
 class QueuedLeaf(Leaf[T_co]):
     __slots__ = ()
 
-    def _enqueue(self, src: Any, waiter: Any) -> None:
+    def _enqueue(self, src: Any, waiter: Any, /) -> None:
         src._stand(waiter)
 
-    def _withdraw(self, src: Any, waiter: Any) -> None:
+    def _withdraw(self, src: Any, waiter: Any, /) -> None:
         if src._queue is not NOBODY:
             src._queue.withdrawn()
 
-    def _forget(self, src: Any, arm: Any) -> None:
+    def _forget(self, src: Any, arm: Any, /) -> None:
         if len(src._queue) > FEW:
             src._locked(self._withdraw, src, arm)
