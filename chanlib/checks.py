@@ -14,11 +14,10 @@ def check_cause(cause: Any) -> None:
 
 
 def check_count(value: Any, argument: str, least: int) -> None:
-    what = f"{argument} must be an integer of at least {least}, not {value!r}"
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(what)
-    if value < least:
-        raise ValueError(what)
+    other = isinstance(value, bool) or not isinstance(value, int)
+    if other or value < least:
+        what = f"{argument} must be an integer of at least {least}, not {value!r}"
+        raise TypeError(what) if other else ValueError(what)
 
 
 def check_max(value: Any) -> float:
