@@ -32,7 +32,8 @@ from ._core.engine import (
 )
 from ._core.lane import World, lanes, refuse_loop, world
 from ._core.running import run_here
-from .locks import Lock, check_count
+from .checks import check_count
+from .locks import Lock
 
 if TYPE_CHECKING:
     from typing import Self

@@ -22,6 +22,7 @@ from typing_extensions import TypeVar
 from ._core.engine import Op, Receive, ReceiveSome, Reentered, Reserve, RingLeaf, Send, SendSome
 from .blocks import ClosedAtEnd
 from .channels import Channel, ChannelStatistics, Overflow
+from .checks import check_cause, check_max
 from .errors import BrokenChannel, HandleClosed
 from .iterating import Received
 from .permits import Permit
@@ -197,8 +198,7 @@ class _End(ClosedAtEnd, anyio.TypedAttributeProvider):
         closed with; without one they get `EndOfChannel`. When the last receiver is closed, senders get
         `BrokenChannel`. Returns True the first time. Never blocks; may be called from anywhere.
         """
-        if cause is not None and not isinstance(cause, BaseException):
-            raise TypeError(f"cause must be an exception or None, not {cause!r}")
+        check_cause(cause)
         try:
             first: bool = self._middle._locked(self._middle._closed, self, cause)
         except Reentered as inside:
@@ -328,7 +328,7 @@ class Receiver(_End, Received[T_co]):
         """As `Channel.receive_some`."""
         op = _ReceiveSome()
         op._via = self
-        op._max = self._middle._check_max(max)
+        op._max = check_max(max)
         op._src = self._middle
         return op
 

@@ -6,14 +6,12 @@ after it was served passes its turn on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ._core.engine import WITHDRAWN, Acquire, Counter, Op, Reentered, who_performs
 from ._core.lane import Lane
 from .blocks import HeldInside
-
-if TYPE_CHECKING:
-    pass
+from .checks import check_count
 
 __all__ = ["Lock", "LockStatistics", "Semaphore", "SemaphoreStatistics"]
 
@@ -193,10 +191,3 @@ def _shown(owner: Any) -> Any:
 
 def _named(who: Any) -> str:
     return "a plain thread" if isinstance(who, Lane) else repr(who)
-
-
-def check_count(value: Any, argument: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument} must be an integer of at least {least}, not {value!r}")
-    if value < least:
-        raise ValueError(f"{argument} must be an integer of at least {least}, not {value!r}")
