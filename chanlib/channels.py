@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from ._core.engine import (
+    CANCELLED,
+    CLOSED,
     DROP_NEWEST,
     DROP_OLDEST,
     PENDING,
@@ -275,14 +277,14 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         `BrokenChannel` from `cause` if that is given; each waiter gets an error of its own. Returns True the first
         time and False ever after. Never blocks; may be called from anywhere, also from a finalizer.
         """
-        return self._end_now(1, cause)
+        return self._end_now(CLOSED, cause)
 
     def cancel(self, cause: BaseException | None = None) -> bool:
         """End the channel and discard what is in it: every operation now raises `HandleClosed`.
 
         The values discarded go to `on_undelivered`. Returns False if the channel had been cancelled before.
         """
-        return self._end_now(2, cause)
+        return self._end_now(CANCELLED, cause)
 
     def _end_now(self, end: int, cause: BaseException | None) -> bool:
         check_cause(cause)
@@ -305,8 +307,8 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
 
     def _over(self, sending: bool) -> BaseException:
         cause = self._cause
-        if sending or self._end == 2:
-            state = "cancelled" if self._end == 2 else "closed"
+        if sending or self._end == CANCELLED:
+            state = "cancelled" if self._end == CANCELLED else "closed"
             return HandleClosed(f"{self!r} is {state}", channel=self, cause=cause)
         if cause is not None:
             return BrokenChannel(f"{self!r} ended with an error", channel=self, cause=cause)

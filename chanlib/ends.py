@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 import anyio.abc
 from typing_extensions import TypeVar
 
-from ._core.engine import Op, Receive, ReceiveSome, Reentered, Reserve, RingLeaf, Send, SendSome
+from ._core.engine import CANCELLED, CLOSED, Op, Receive, ReceiveSome, Reentered, Reserve, RingLeaf, Send, SendSome
 from .blocks import ClosedAtEnd
 from .channels import Channel, ChannelStatistics, Overflow
 from .checks import check_cause, check_max
@@ -106,10 +106,10 @@ class _Middle(Channel[Any]):
     def _follow(self, cause: BaseException | None = None) -> None:
         """Whatever follows from the ends that are closed. Can be repeated."""
         if not self._counts[True] and not self._end:
-            self._end_locked(1, self._first_cause)
-        if not self._counts[False] and self._end < 2:
+            self._end_locked(CLOSED, self._first_cause)
+        if not self._counts[False] and self._end < CANCELLED:
             self._deserted = True
-            self._end_locked(2, cause)
+            self._end_locked(CANCELLED, cause)
         for queue in (self._senders, self._receivers):
             for waiter in tuple(queue):
                 via = getattr(waiter.op, "_via", None)

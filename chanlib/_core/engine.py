@@ -24,6 +24,8 @@ from .pure.ops import PENDING, Op, seconds, who_performs
 from .pure.queued import Queued, QueuedLeaf
 from .pure.reserving import Places, Reserve
 from .pure.ring import (
+    CANCELLED,
+    CLOSED,
     DROP_NEWEST,
     DROP_OLDEST,
     RAISE,
@@ -42,7 +44,9 @@ from .pure.timer import Instant, Sleep, clock_here
 from .pure.waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN, Waiter, WaitQueue
 
 __all__ = [
+    "CANCELLED",
     "CLAIMED",
+    "CLOSED",
     "DROP_NEWEST",
     "DROP_OLDEST",
     "ENDED",
