@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from ._core.engine import (
     CANCELLED,
@@ -23,6 +23,7 @@ from ._core.engine import (
     WAIT,
     Drain,
     Op,
+    Order,
     Receive,
     ReceiveSome,
     Reentered,
@@ -46,7 +47,7 @@ T = TypeVar("T")
 
 Overflow = Literal["wait", "raise", "drop_oldest", "drop_newest"]
 
-_ORDERS = ("fifo", "lifo", "priority")
+_ORDERS = get_args(Order)
 _POLICIES = {"wait": WAIT, "raise": RAISE, "drop_oldest": DROP_OLDEST, "drop_newest": DROP_NEWEST}
 
 
@@ -103,7 +104,7 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         self,
         capacity: float,
         *,
-        order: Literal["fifo", "lifo", "priority"] = "fifo",
+        order: Order = "fifo",
         overflow: Overflow = "wait",
         name: str | None = None,
         on_undelivered: Callable[[T], object] | None = None,

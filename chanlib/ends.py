@@ -14,12 +14,24 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic
 
 import anyio.abc
 from typing_extensions import TypeVar
 
-from ._core.engine import CANCELLED, CLOSED, Op, Receive, ReceiveSome, Reentered, Reserve, RingLeaf, Send, SendSome
+from ._core.engine import (
+    CANCELLED,
+    CLOSED,
+    Op,
+    Order,
+    Receive,
+    ReceiveSome,
+    Reentered,
+    Reserve,
+    RingLeaf,
+    Send,
+    SendSome,
+)
 from .blocks import ClosedAtEnd
 from .channels import Channel, ChannelStatistics, Overflow
 from .checks import check_cause, check_max
@@ -57,7 +69,7 @@ class open_channel(tuple["Sender[Item]", "Receiver[Item]"]):
         cls,
         capacity: float,
         *,
-        order: Literal["fifo", "lifo", "priority"] = "fifo",
+        order: Order = "fifo",
         overflow: Overflow = "wait",
         name: str | None = None,
         on_undelivered: Callable[[Item], object] | None = None,

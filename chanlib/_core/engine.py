@@ -16,7 +16,7 @@ hooks `Ring._over(kind)` that make a channel's errors. Everything else is Python
 
 from __future__ import annotations
 
-from .pure.buffers import consume
+from .pure.buffers import Order, consume
 from .pure.counter import Acquire, Counter
 from .pure.latch import Latch, Passed
 from .pure.leaf import Leaf
@@ -67,6 +67,7 @@ __all__ = [
     "Mapped",
     "Never",
     "Op",
+    "Order",
     "Passed",
     "Places",
     "Queued",
