@@ -90,8 +90,7 @@ class Barrier(Queued):
         self._meeting = []
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Barrier {label} {self._waiting()}/{self._parties}>"
+        return f"<Barrier {self._label(self._name)} {self._waiting()}/{self._parties}>"
 
 
 class _Meet(QueuedLeaf[int]):

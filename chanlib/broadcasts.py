@@ -261,8 +261,7 @@ class Broadcast(Ending, Closes, Generic[T]):
         )
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Broadcast {label} to {len(self._cursors)}{' closed' if self._closed else ''}>"
+        return f"<Broadcast {self._label(self._name)} to {len(self._cursors)}{' closed' if self._closed else ''}>"
 
 
 class _Send(QueuedLeaf[None]):

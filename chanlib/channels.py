@@ -395,10 +395,9 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         return None
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
         state = ("", " closed", " cancelled")[self._end]
         capacity = "inf" if self._capacity == math.inf else self._capacity
-        return f"<Channel {label} {self._buffered()}/{capacity}{state}>"
+        return f"<Channel {self._label(self._name)} {self._buffered()}/{capacity}{state}>"
 
 
 class _Undelivered:

@@ -87,8 +87,7 @@ class Semaphore(Counter, HeldInside):
         return SemaphoreStatistics(value=self._free, waiting=self._waiting())
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Semaphore {label} {self._free}{'' if self._max is None else f'/{self._max}'}>"
+        return f"<Semaphore {self._label(self._name)} {self._free}{'' if self._max is None else f'/{self._max}'}>"
 
 
 class LockStatistics(NamedTuple):
@@ -163,8 +162,7 @@ class Lock(Counter, HeldInside):
         return LockStatistics(locked=not self._free, owner=_shown(owner), waiting=self._waiting())
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Lock {label}{'' if self._free else ' locked'}>"
+        return f"<Lock {self._label(self._name)}{'' if self._free else ' locked'}>"
 
 
 class _AcquireLock(Acquire):

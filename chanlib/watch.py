@@ -110,8 +110,7 @@ class Watch(Ending, Generic[T]):
         self._wake_all()
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Watch {label} version {self._state[0]}{' closed' if self._closed else ''}>"
+        return f"<Watch {self._label(self._name)} version {self._state[0]}{' closed' if self._closed else ''}>"
 
 
 class Observer(Received[T_co]):
