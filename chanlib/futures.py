@@ -226,8 +226,7 @@ class Future(Latch, Generic[T]):
         return FutureStatistics(waiting=self._waiting(), done=self._set)
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Future {label} {self._state}>"
+        return f"<Future {self._label(self._name)} {self._state}>"
 
 
 class _Callback:

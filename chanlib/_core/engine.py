@@ -3,7 +3,7 @@
 Two engines, one behaviour: `pure` is the reference, written for reading. A native twin will stand beside it and be
 taken unless `CHANLIB_PURE=1` is set. Whatever is imported from here exists in both, with the same meaning:
 
-    Source, Ring, Latch, Counter    what is waited on
+    Source, Queued, Ring, Latch, Counter    what is waited on
     Op, Leaf, Choice            operations; Select, Mapped, Within, Never: the kinds of choice
     Send, Receive, Reserve ...  the leaves of a ring; Passed, that of a latch; Acquire
     Instant, Sleep              the timer leaf
@@ -16,13 +16,16 @@ hooks `Ring._over(kind)` that make a channel's errors. Everything else is Python
 
 from __future__ import annotations
 
-from .pure.buffers import consume
+from .pure.buffers import Order, consume
 from .pure.counter import Acquire, Counter
 from .pure.latch import Latch, Passed
 from .pure.leaf import Leaf
 from .pure.ops import PENDING, Op, seconds, who_performs
+from .pure.queued import Queued, QueuedLeaf
 from .pure.reserving import Places, Reserve
 from .pure.ring import (
+    CANCELLED,
+    CLOSED,
     DROP_NEWEST,
     DROP_OLDEST,
     RAISE,
@@ -41,7 +44,9 @@ from .pure.timer import Instant, Sleep, clock_here
 from .pure.waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN, Waiter, WaitQueue
 
 __all__ = [
+    "CANCELLED",
     "CLAIMED",
+    "CLOSED",
     "DROP_NEWEST",
     "DROP_OLDEST",
     "ENDED",
@@ -62,8 +67,11 @@ __all__ = [
     "Mapped",
     "Never",
     "Op",
+    "Order",
     "Passed",
     "Places",
+    "Queued",
+    "QueuedLeaf",
     "Receive",
     "ReceiveSome",
     "Reentered",

@@ -32,11 +32,11 @@ from typing import Any, Generic, TypeVar
 from ...errors import ChannelEmpty, ChannelFull, WouldBlock
 from ..lane import Lane, gate, lanes, modules, turn
 from ..parking import waiter_here
-from .buffers import Order, consume, displace, empty, prepared, probe
+from .buffers import Order, consume, displace, empty, prepared
 from .leaf import Leaf
 from .ops import DONE, PENDING, twice
 from .source import SECTIONS, Source
-from .waiters import ENDED, FEW, SERVED, WaitQueue
+from .waiters import ENDED, FEW, NOBODY, SERVED, WaitQueue
 
 __all__ = [
     "CANCELLED",
@@ -60,7 +60,6 @@ T = TypeVar("T")
 
 OPEN, CLOSED, CANCELLED = range(3)
 WAIT, RAISE, DROP_OLDEST, DROP_NEWEST = range(4)  # what a send does that finds no room
-_NOBODY: Any = ()  # a queue in which nobody has ever waited
 
 
 def _order(entry: tuple[int, Any]) -> int:
@@ -96,8 +95,8 @@ class Ring(Source, Generic[T]):
         self._buffer: deque[T] = empty(order)  # or what looks like one
         self._compares = order == "priority"  # then putting in and taking out may raise
         self._returned: list[tuple[int, T]] = []
-        self._senders: WaitQueue = _NOBODY
-        self._receivers: WaitQueue = _NOBODY
+        self._senders: WaitQueue = NOBODY
+        self._receivers: WaitQueue = NOBODY
         self._end = OPEN
         self._held = 0
         self._reserving = False
@@ -320,7 +319,7 @@ class Ring(Source, Generic[T]):
 
     def _conclude(self) -> None:
         """It has ended: everybody who waits is told, and what was cancelled is discarded. Can be repeated."""
-        for queue in (self._receivers if self._ending() else _NOBODY, self._senders):
+        for queue in (self._receivers if self._ending() else NOBODY, self._senders):
             while queue and (waiter := queue.claim(self._after)) is not None:
                 waiter.state = ENDED
         if self._end == CANCELLED:
@@ -347,23 +346,24 @@ class Ring(Source, Generic[T]):
             self._refresh()
 
     def _wait_to_send(self, waiter: Any, value: Any) -> None:
-        if not waiter.op._places:
-            probe(self._buffer, value)
+        if self._compares and not waiter.op._places:
+            heap: Any = self._buffer
+            heap.probe(value)
         waiter.value = value
-        if self._senders is _NOBODY:
+        if self._senders is NOBODY:
             self._senders = WaitQueue()
         self._plain = False
         self._room = -1
         self._senders.append(waiter)
 
     def _wait_to_receive(self, waiter: Any) -> None:
-        if self._receivers is _NOBODY:
+        if self._receivers is NOBODY:
             self._receivers = WaitQueue()
         self._room = -1
         self._receivers.append(waiter)
 
     def _forget_waiters(self) -> None:
-        self._senders = self._receivers = _NOBODY
+        self._senders = self._receivers = NOBODY
         self._refresh()
 
     # ------------------------------------------------------------- snapshots, without the lock
@@ -385,7 +385,7 @@ class RingLeaf(Leaf[T]):
 
     def _withdraw(self, ring: Ring[Any], waiter: Any) -> None:
         queue = self._queue(ring)
-        if queue is not _NOBODY:
+        if queue is not NOBODY:
             queue.withdrawn()
             if ring._reserving and ring._senders and not ring._end:
                 ring._refill()  # a big reservation may have held back those behind it

@@ -157,6 +157,10 @@ class Source:
     def _mend(self) -> None:
         """Under the lock: an interrupt has cut a step. Complete what must not stay half done."""
 
+    def _label(self, name: str | None) -> str:
+        """How it is called in a `repr`."""
+        return repr(name) if name is not None else f"#{self._number}"
+
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} cannot be copied or pickled: it is one object for all who wait on it")
 
