@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from .backends import Nursery
+from .backends import Child, Nursery
 from .lane import lanes, running_loop
 from .mailbox import Errand
 from .park_asyncio import box_here
@@ -103,20 +103,22 @@ class _Nursery:
 
     group: Any
 
+    wants_cancelled = False
+
     async def open(self) -> None:
         if _group_class is None:
             _learn()
         self.group = _group_class()
         await self.group.__aenter__()
 
-    def start(self, coroutine: Coroutine[Any, Any, object], name: str) -> Any:
-        return self.group.create_task(coroutine, name=name)
+    def start(self, coroutine: Coroutine[Any, Any, object], child: Child) -> None:
+        child._native = self.group.create_task(coroutine, name=child.name)
 
-    def stop(self, child: Any) -> None:
-        child.cancel()
+    def stop(self, child: Child) -> None:
+        child._native.cancel()
         lanes.lane.warn(+1)
 
-    def stopped(self, child: Any) -> None:
+    def stopped(self, child: Child) -> None:
         lanes.lane.warn(-1)
 
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:

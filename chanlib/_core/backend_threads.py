@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextvars
 import math
-import threading
 from collections.abc import Callable, Coroutine
 from time import monotonic
 from typing import Any
 
 from ..errors import Cancelled
-from .backends import Nursery
+from .backends import Child, Nursery
 from .engine import Latch, Passed
 from .lane import lanes
 from .running import run_here
@@ -73,14 +72,16 @@ class _Nursery(Latch):
         self.names: dict[Token, str] = {}
         self._set = True
 
+    wants_cancelled = False
+
     async def open(self) -> None:
         pass
 
-    def start(self, coroutine: Coroutine[Any, Any, object], name: str) -> Token:
-        return self.start_in(self.scope, lambda: run_here(coroutine), name)
+    def start(self, coroutine: Coroutine[Any, Any, object], child: Child) -> None:
+        token = child._native = Token(parent=self.scope)
+        self.start_in(token, lambda: run_here(coroutine), child.name)
 
-    def start_in(self, parent: Token | None, function: Callable[[], object], name: str) -> Token:
-        token = Token(parent=parent)
+    def start_in(self, token: Token, function: Callable[[], object], name: str) -> None:
         self._locked(self._more, token, name)
 
         def live() -> None:
@@ -94,18 +95,16 @@ class _Nursery(Latch):
         except BaseException:  # no thread can be had
             self._locked(self._fewer, token)
             raise
-        return token
 
-    def stop(self, child: Token) -> None:
-        child.cancel()
+    def stop(self, child: Child) -> None:
+        child._native.cancel()
 
-    def stopped(self, child: Token) -> None:
+    def stopped(self, child: Child) -> None:
         pass
 
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
-        status = _Status(self)
-        status.token = self.start_in(lanes.lane.token, lambda: status.live(function), name)
-        status.may_go.release()
+        status = _Status(self, Token(parent=lanes.lane.token))
+        self.start_in(status.token, lambda: status.live(function), name)
         try:
             await Passed(status)
         except BaseException:
@@ -151,21 +150,17 @@ class _Nursery(Latch):
 class _Status(Latch):
     """What a child that is being started says `started(value)` to. Open once it has, or has ended without."""
 
-    __slots__ = ("ended", "error", "may_go", "nursery", "token", "value")
+    __slots__ = ("ended", "error", "nursery", "token", "value")
 
-    token: Token
-
-    def __init__(self, nursery: _Nursery) -> None:
+    def __init__(self, nursery: _Nursery, token: Token) -> None:
         super().__init__()
         self.nursery = nursery
+        self.token = token
         self.value: Any = None
         self.error: BaseException | None = None
         self.ended = Latch()
-        self.may_go = threading.Lock()
-        self.may_go.acquire()
 
     def live(self, function: Callable[..., Coroutine[Any, Any, object]]) -> None:
-        self.may_go.acquire()
         try:
             run_here(function(task_status=self))
             if not self._set:

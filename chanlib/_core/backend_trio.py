@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from .backends import Nursery
+from .backends import Child, Nursery
 from .lane import lanes
 from .mailbox import Errand
 from .park_trio import mailbox_here
@@ -52,22 +52,23 @@ class _Nursery:
     manager: Any
     nursery: trio.Nursery
 
+    wants_cancelled = True  # else it does not know that the host was cancelled while it waited
+
     async def open(self) -> None:
         self.manager = trio.open_nursery()
         self.nursery = await self.manager.__aenter__()
 
-    def start(self, coroutine: Coroutine[Any, Any, object], name: str) -> trio.CancelScope:
-        scope = trio.CancelScope()
-        self.nursery.start_soon(_inside, scope, coroutine, name=name)
-        return scope
+    def start(self, coroutine: Coroutine[Any, Any, object], child: Child) -> None:
+        child._native = trio.CancelScope()
+        self.nursery.start_soon(_inside, child._native, coroutine, name=child.name)
 
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         return await self.nursery.start(function, name=name)
 
-    def stop(self, child: trio.CancelScope) -> None:
-        child.cancel()
+    def stop(self, child: Child) -> None:
+        child._native.cancel()
 
-    def stopped(self, child: trio.CancelScope) -> None:
+    def stopped(self, child: Child) -> None:
         pass
 
     async def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from .lane import World, lanes, world
 
-__all__ = ["Backend", "NativeScope", "Nursery", "backend_here"]
+__all__ = ["Backend", "Child", "NativeScope", "Nursery", "backend_here"]
 
 
 class NativeScope(Protocol):
@@ -34,18 +34,29 @@ class NativeScope(Protocol):
     ) -> bool | None: ...
 
 
+class Child(Protocol):
+    """What a nursery has to know of a child: its name; and `_native` is the nursery's own, None once it has ended."""
+
+    _native: Any
+
+    @property
+    def name(self) -> str: ...
+
+
 class Nursery(Protocol):
     """Starts children. They are cancelled by the scope that it was opened in."""
 
+    wants_cancelled: bool  # is a child that was cancelled by a scope to end with that error?
+
     async def open(self) -> None: ...
 
-    def start(self, coroutine: Coroutine[Any, Any, object], name: str) -> Any:
-        """A child; what is returned stands for it."""
+    def start(self, coroutine: Coroutine[Any, Any, object], child: Child) -> None:
+        """Run `coroutine` beside others. `child._native` is set before it can come to its end."""
 
-    def stop(self, child: Any) -> None:
-        """Cancel one child. To be called once for each, on the thread of the backend."""
+    def stop(self, child: Child) -> None:
+        """Cancel one child that was started. On the thread of the backend."""
 
-    def stopped(self, child: Any) -> None:
+    def stopped(self, child: Child) -> None:
         """A child that was told to stop has come to its end."""
 
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:

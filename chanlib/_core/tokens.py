@@ -42,7 +42,7 @@ class Below(Protocol):
 class Token:
     """One scope of a thread."""
 
-    __slots__ = ("_deadline", "_lane", "_shield", "below", "called", "caught", "parent")
+    __slots__ = ("_deadline", "_lane", "_shield", "below", "called", "cancelled_caught", "parent")
 
     def __init__(self, deadline: float = math.inf, shield: bool = False, parent: Token | None = None) -> None:
         self._deadline = deadline
@@ -51,7 +51,7 @@ class Token:
         self.parent = parent
         self.below: set[Below] = set()
         self.called: str | None = None  # the reason, "" if none was given
-        self.caught = False
+        self.cancelled_caught = False
 
     def __enter__(self) -> Self:
         lane = lanes.lane
@@ -79,12 +79,12 @@ class Token:
         if error is None or self.called is None or (parent is not None and not self._shield and parent.is_called()):
             return False
         if isinstance(error, Cancelled):
-            self.caught = True
+            self.cancelled_caught = True
             return True
         if isinstance(error, BaseExceptionGroup):
             cancelled, rest = error.split(Cancelled)
             if cancelled is not None:
-                self.caught = True
+                self.cancelled_caught = True
                 if rest is None:
                     return True
                 context = rest.__context__
@@ -163,6 +163,16 @@ class Token:
             token = None if token._shield else token.parent
         return earliest
 
+    def why(self) -> str | None:
+        """The reason of the outermost scope that is cancelled."""
+        reason = None
+        token: Token | None = self
+        while token is not None:
+            if token.called is not None:
+                reason = token.called
+            token = None if token._shield else token.parent
+        return reason or None
+
     def left(self) -> float:
         """How many seconds it may be slept here."""
         until = self.until()
@@ -174,14 +184,11 @@ class Token:
             return
         now = monotonic()
         token: Token | None = self
-        reason = ""
         while token is not None:
             if token.called is None and token._deadline <= now:
                 token.cancel("deadline")
-            if token.called is not None:
-                reason = token.called
             token = None if token._shield else token.parent
-        raise Cancelled(reason)
+        raise Cancelled(self.why() or "")
 
     def __repr__(self) -> str:
         state = "left" if self._lane is None else "entered" if self.called is None else f"cancelled ({self.called})"

@@ -1,0 +1,647 @@
+"""TaskGroup: children of every kind, which all have ended when the block has.
+
+A group consists of a scope, which cancels what is inside; a nursery, which starts coroutines in the world the group
+was entered in; and what stands here, which is the same for all worlds: who may start, what an error means, who is told.
+To its nursery no child ever fails: errors are collected here, and raised as one group when all children have ended.
+
+A child in a thread is a thread below the group's token where there is no loop. On a loop it is a task that attends
+the thread: it waits for it, and hands a cancellation on to it.
+
+Source of the semantics: trio's nurseries and anyio's groups; `limit` and `spawn` are errgroup's `SetLimit` and `Go`.
+
+Invariants, under the group's lock:
+- units of the counter are places; a child that has been started has one, and passes it on at its end: to the first
+  that is queued, else to the first who waits in `spawn`.
+- `_children` has all who have been accepted and have not ended. A child ends once, in `_end`.
+- what a child leaves behind (`_value`, `_error`) is written before its state, and its state before those are woken
+  who wait for it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import math
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from types import CoroutineType, TracebackType
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from ._core.backend_threads import child_thread
+from ._core.backends import Backend, Nursery, backend_here
+from ._core.engine import PENDING, Acquire, Counter, Latch, Leaf, Op, Passed, Reentered, WaitQueue
+from ._core.lane import lanes, refuse_loop
+from ._core.running import run_here
+from ._core.tokens import Token
+from ._core.unraisable import report
+from .checks import check_count
+from .errors import Cancelled, EndOfChannel
+from .handles import TaskHandle
+from .iterating import Received
+from .scopes import CancelScope
+
+if TYPE_CHECKING:
+    from typing import Self, TypeVarTuple, Unpack
+
+    Args = TypeVarTuple("Args")
+
+__all__ = ["Completions", "TaskGroup"]
+
+T = TypeVar("T")
+
+OnError = Literal["cancel", "supervise", "collect"]
+
+entered: set[TaskGroup] = set()
+"""The groups that are open, for those who look from outside."""
+
+current_child: contextvars.ContextVar[TaskHandle[Any] | None] = contextvars.ContextVar("current_child", default=None)
+
+
+class TaskGroup(Counter):
+    """Children that run side by side and have all ended when the block is left.
+
+    `async with TaskGroup() as group:` in a task; `with TaskGroup() as group:` in a plain thread, whose children are
+    threads. Leaving the block waits for all children. If the block is left by an error, or a child fails, what
+    `on_error` says happens:
+
+    - "cancel": the others are cancelled; all errors are raised as one `ExceptionGroup`.
+    - "supervise": the others go on; the errors of children are raised in the end.
+    - "collect": the others go on, and errors of children are not raised: they stay in the handles.
+
+    An error of the block itself always cancels the children and is raised in the group of errors; so is what is no
+    `Exception`, such as KeyboardInterrupt, from wherever. A child that is cancelled, by its handle or natively
+    (`Task.cancel()`), has ended, as cancelled; this neither cancels the group nor is it an error.
+
+    `limit`: how many children may run at a time, None for any number. `cancel()` and handles may be used from any
+    thread; children are started where the group was entered (in threads: from any thread).
+    """
+
+    __slots__ = (
+        "_backend",
+        "_children",
+        "_errors",
+        "_limit",
+        "_made_at",
+        "_name",
+        "_nursery",
+        "_on_error",
+        "_parent",
+        "_queued",
+        "_scope",
+        "_state",
+        "_streams",
+    )
+
+    __hash__ = object.__hash__
+
+    def __init__(self, *, limit: int | None = None, on_error: OnError = "cancel", name: str | None = None) -> None:
+        if limit is not None:
+            check_count(limit, "limit", 1)
+        if on_error not in ("cancel", "supervise", "collect"):
+            raise ValueError(f"on_error must be 'cancel', 'supervise' or 'collect', not {on_error!r}")
+        super().__init__(math.inf if limit is None else limit)
+        self._limit = limit
+        self._on_error = on_error
+        self._name = name
+        self._state = "new"
+        self._scope = CancelScope()
+        self._backend: Backend | None = None
+        self._nursery: Nursery
+        self._parent: TaskHandle[Any] | None = None
+        self._children: dict[TaskHandle[Any], None] = {}
+        self._queued: deque[TaskHandle[Any]] = deque()
+        self._errors: list[BaseException] = []
+        self._streams: list[weakref.ref[Completions]] = []
+
+    # ------------------------------------------------------------- the block
+    async def __aenter__(self) -> Self:
+        if self._state != "new":
+            raise RuntimeError(f"{self!r} can be entered only once; make a new one for each block")
+        backend = backend_here("a task group")
+        self._scope.__enter__()
+        try:
+            self._nursery = backend.nursery(self._scope._native)
+            await self._nursery.open()
+        except BaseException as error:
+            self._scope.__exit__(type(error), error, error.__traceback__)
+            raise
+        self._backend = backend
+        self._parent = current_child.get()
+        self._state = "open"
+        entered.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        assert self._backend is not None
+        final = error
+        if error is not None:
+            if not isinstance(error, self._backend.cancelled):
+                self._errors.append(error)
+            self._scope.cancel(f"the block of {self!r} has failed" if self._errors else None)
+        try:
+            await self._nursery.close()
+        except BaseException as cut:
+            if not self._only_cancelled(cut):
+                self._errors.append(cut)
+            elif final is None:
+                final = cut
+        finally:
+            self._state = "ended"
+            entered.discard(self)
+        try:
+            if self._errors:
+                final = self._raised()
+            if self._scope.__exit__(type(final) if final else None, final, final.__traceback__ if final else None):
+                return True
+            if final is None or final is error:
+                return final is None and error is not None
+            raise final from None
+        finally:
+            del final, error, traceback  # they lead to this frame
+
+    def __enter__(self) -> Self:
+        refuse_loop(lanes.lane, "`with` over a task group (`async with` is the form for tasks)")
+        return run_here(self.__aenter__())
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        return run_here(self.__aexit__(kind, error, traceback))
+
+    def _only_cancelled(self, error: BaseException) -> bool:
+        """Is it a cancellation and nothing else?"""
+        assert self._backend is not None
+        kinds = (self._backend.cancelled, Cancelled)
+        if isinstance(error, BaseExceptionGroup):
+            return error.split(kinds)[1] is None
+        return isinstance(error, kinds)
+
+    def _raised(self) -> BaseException:
+        """All errors as one, none of them twice."""
+        errors = list({id(error): error for error in self._errors}.values())
+        self._errors = []
+        return BaseExceptionGroup(f"errors in {self!r}", errors)
+
+    # ------------------------------------------------------------- starting
+    def start_soon(
+        self,
+        fn: Callable[[Unpack[Args]], Coroutine[Any, Any, T]],
+        /,
+        *args: Unpack[Args],
+        name: str | None = None,
+    ) -> TaskHandle[T]:
+        """Start `await fn(*args)` as a child and return its handle. Never waits.
+
+        Over the limit the child is queued, and started when a place is free, before those who wait in `spawn`.
+        """
+        self._may_start()
+        child = TaskHandle(self, _coroutine(fn, args), fn if name is None else name)
+        if self._limit is None or self._locked(self._admit, child):
+            self._start(child)
+        return child
+
+    def spawn(
+        self,
+        fn: Callable[[Unpack[Args]], Coroutine[Any, Any, T]],
+        /,
+        *args: Unpack[Args],
+        name: str | None = None,
+    ) -> Op[TaskHandle[T]]:
+        """As `start_soon`, but waits for a free place first: an operation, whose result is the handle.
+
+        If it raises, nothing has been started.
+        """
+        if not callable(fn):
+            raise TypeError(f"fn must be an async function, not {fn!r}")
+
+        def begin(_: None) -> TaskHandle[T]:
+            try:
+                self._may_start()
+                child = TaskHandle(self, _coroutine(fn, args), fn if name is None else name)
+            except BaseException:
+                self._locked(self._put_back, 1)
+                raise
+            self._start(child)
+            return child
+
+        return _Place(self, 1).map(begin)
+
+    async def start(self, fn: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any, name: str | None = None) -> Any:
+        """Start `fn(*args, task_status=...)` as a child and wait until it calls `task_status.started(value)`.
+
+        Returns that value. Until then the child belongs to the caller: if the caller is cancelled, so is the child; if
+        it fails, that is raised here. It takes a place, but does not wait for one.
+        """
+        self._may_start()
+
+        async def live(*, task_status: Any) -> None:
+            status = _Started(task_status)
+            child = TaskHandle(self, _coroutine(fn, args, task_status=status), fn if name is None else name)
+            self._locked(self._take_place, child)
+            try:
+                value = await child._coroutine
+            except BaseException as error:
+                if not status.called:
+                    self._end(child, "cancelled")
+                    raise
+                if self._failed(child, error):
+                    raise
+            else:
+                child._value = value
+                self._end(child, "done")
+
+        return await self._nursery.start_and_wait(live, str(name or getattr(fn, "__qualname__", fn)))
+
+    def start_thread(
+        self,
+        fn: Callable[[Unpack[Args]], T],
+        /,
+        *args: Unpack[Args],
+        name: str | None = None,
+        abandon: bool = False,
+    ) -> TaskHandle[T]:
+        """Start `fn(*args)`, a plain function, in a thread, as a child like any other. Never waits.
+
+        It runs in a copy of the caller's context. When it is cancelled, whatever operation it waits in raises
+        `Cancelled`, as does each that follows; it may use `with CancelScope()` itself. Code that does not wait by
+        operations of chanlib cannot be cut: the group waits for it, unless `abandon` is true. Then a cancelled child
+        is given up: it ends as cancelled at once, and what its thread returns is dropped.
+        """
+        self._may_start()
+        _check_plain(fn)
+        assert self._backend is not None
+        coroutine: Coroutine[Any, Any, T]
+        if self._backend.name == "threads" and not abandon:
+            coroutine = _in_this_thread(fn, args)
+        else:
+            coroutine = _attend(_Job(fn, args), str(name or getattr(fn, "__qualname__", fn)), self._scope, abandon)
+        child = TaskHandle(self, coroutine, fn if name is None else name)
+        if self._limit is None or self._locked(self._admit, child):
+            self._start(child)
+        return child
+
+    def start_async(
+        self,
+        fn: Callable[[Unpack[Args]], Awaitable[T]],
+        /,
+        *args: Unpack[Args],
+        backend: str = "asyncio",
+        name: str | None = None,
+    ) -> TaskHandle[T]:
+        """Start `run(fn, *args, backend=backend)` in a thread, as a child: a loop of its own, owned by the group."""
+        from .run import check_backend, run
+
+        check_backend(backend)
+        if not callable(fn):
+            raise TypeError(f"fn must be an async function, not {fn!r}")
+
+        def live() -> T:
+            return run(fn, *args, backend=backend)  # type: ignore[arg-type]
+
+        return self.start_thread(live, name=str(getattr(fn, "__qualname__", fn)) if name is None else name)
+
+    def _may_start(self) -> None:
+        backend = self._backend
+        if backend is None:
+            raise RuntimeError(
+                f"{self!r} is not entered: write `async with TaskGroup() as group:` in a task, "
+                "`with TaskGroup() as group:` in a plain thread"
+            )
+        if self._state == "ended":
+            raise RuntimeError(f"{self!r} has ended: children can be started until its block has been left")
+        if not backend.here():
+            raise RuntimeError(
+                f"{self!r} belongs to the {backend.name} loop of another thread: start children there; "
+                "a channel can carry the work to it"
+            )
+
+    def _admit(self, child: TaskHandle[Any]) -> bool:
+        """Under the lock: take a place for `child`, or queue it."""
+        self._children[child] = None
+        if self._free >= 1 and not self._queued and (not self._queue or self._queue.first() is None):
+            self._free -= 1
+            return True
+        self._queued.append(child)
+        return False
+
+    def _take_place(self, child: TaskHandle[Any]) -> None:
+        self._free -= 1
+        self._children[child] = None
+        child._state = "running"
+
+    def _start(self, child: TaskHandle[Any]) -> None:
+        self._children[child] = None
+        child._state = "running"
+        coroutine = self._live(child)
+        try:
+            self._nursery.start(coroutine, child)
+        except BaseException as error:  # no thread can be had; the loop is closed
+            coroutine.close()
+            self._end(child, "cancelled" if isinstance(error, GeneratorExit) else "failed")
+            raise
+
+    # ------------------------------------------------------------- the life of a child
+    async def _live(self, child: TaskHandle[Any]) -> None:
+        current_child.set(child)
+        if child._reason is not None:  # asked to stop before its thread was there to be told
+            self._nursery.stop(child)
+        try:
+            assert child._coroutine is not None
+            value = await child._coroutine
+        except BaseException as error:
+            passed_on = self._failed(child, error)
+            del child  # the traceback of the error leads to this frame
+            if passed_on:
+                raise
+        else:
+            child._value = value
+            self._end(child, "done")
+
+    def _failed(self, child: TaskHandle[Any], error: BaseException) -> bool:
+        """A child has raised. Is the error to go on to the nursery?"""
+        if isinstance(error, GeneratorExit):
+            self._end(child, "cancelled")
+            return True
+        if self._only_cancelled(error):
+            self._end(child, "cancelled")
+            return self._nursery.wants_cancelled
+        child._error = error
+        child._traceback = error.__traceback__
+        grave = not isinstance(error, Exception)
+        if self._on_error != "collect" or grave:
+            self._errors.append(error)
+        if self._on_error == "cancel" or grave:
+            self._scope.cancel(f"{child.name!r} has failed")
+        self._end(child, "failed")
+        return False
+
+    def _end(self, child: TaskHandle[Any], state: str) -> None:
+        try:
+            following = self._locked(self._end_locked, child, state)
+        except Reentered as inside:
+            inside.source._defer(lambda: self._end(child, state))
+            return
+        if following is not None:
+            try:
+                self._start(following)
+            except Exception as error:
+                self._failed(following, error)
+
+    def _end_locked(self, child: TaskHandle[Any], state: Any) -> TaskHandle[Any] | None:
+        """Under the lock: the child that is to have its place, or None."""
+        queued = child._state == "queued"
+        child._state = state
+        child._coroutine = None
+        self._children.pop(child, None)
+        if child._ended is not None:
+            self._after.append(child._ended)
+        if child._reason is not None and child._native is not None:
+            self._nursery.stopped(child)
+        child._native = None
+        if self._streams:
+            self._streams = [stream for stream in self._streams if stream() is not None]
+            for reference in self._streams:
+                stream = reference()
+                if stream is not None:
+                    stream._put(child)
+        if queued:
+            self._queued.remove(child)
+            return None
+        if self._queued:
+            return self._queued.popleft()
+        self._put_back(1)
+        return None
+
+    # ------------------------------------------------------------- cancelling
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel the block and all children. Never blocks; may be called from any thread. Only the first call counts.
+
+        The group then ends without an error, as soon as all have ended.
+        """
+        self._scope.cancel(reason)
+
+    @property
+    def cancel_scope(self) -> CancelScope:
+        """The scope of the block and all children: for its deadline, its shield, `wait_cancelled()`."""
+        return self._scope
+
+    def _stop(self, child: TaskHandle[Any], reason: str) -> bool:
+        queued = self._locked(self._stop_locked, child, reason)
+        if queued is None:
+            return not child.done
+        if queued:
+            coroutine = child._coroutine
+            self._end(child, "cancelled")
+            if coroutine is not None:
+                coroutine.close()
+        else:
+            assert self._backend is not None
+            self._backend.call(lambda: self._stop_here(child))
+        return True
+
+    def _stop_locked(self, child: TaskHandle[Any], reason: str) -> bool | None:
+        """Is it still queued? None: it has ended, or has been told already."""
+        if child.done or child._reason is not None:
+            return None
+        child._reason = reason
+        return child._state == "queued"
+
+    def _stop_here(self, child: TaskHandle[Any]) -> None:
+        if not child.done and child._native is not None:
+            self._nursery.stop(child)
+
+    # ------------------------------------------------------------- asking
+    def as_completed(self) -> Completions:
+        """The children in the order in which they end, to iterate over: those that run or are queued now, and later
+        ones.
+
+        It ends when no child is left. Make it before those children are started that it is not to miss.
+        """
+        stream = Completions(self)
+        self._locked(self._streams.append, weakref.ref(stream))
+        return stream
+
+    def __len__(self) -> int:
+        """How many children run or are queued."""
+        return len(self._children)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        label = repr(self._name) if self._name is not None else f"#{self._number}"
+        return f"<TaskGroup {label} {self._state}, {len(self._children)} children>"
+
+
+class _Place(Acquire):
+    """Waiting for a place in a group."""
+
+    __slots__ = ()
+
+    def _describe(self, group: Any) -> str:
+        return f"spawn in {group!r}"
+
+    def _ended(self, group: Any, waiter: Any) -> BaseException:
+        return RuntimeError(f"the loop of who waited for a place in {group!r} is closed")
+
+
+class _Started:
+    """The `task_status` of a child; remembers whether it was used."""
+
+    __slots__ = ("called", "status")
+
+    def __init__(self, status: Any) -> None:
+        self.status = status
+        self.called = False
+
+    def started(self, value: Any = None) -> None:
+        self.status.started(value)
+        self.called = True
+
+
+class Completions(Received[TaskHandle[Any]]):
+    """Children in the order of their end: `group.as_completed()` makes one. Iterate over it, or `receive()`."""
+
+    __slots__ = ("__weakref__", "_group", "_over", "_waiters")
+
+    def __init__(self, group: TaskGroup) -> None:
+        self._group = group
+        self._over: deque[TaskHandle[Any]] = deque()  # this and the next under the group's lock
+        self._waiters = WaitQueue()
+
+    def receive(self) -> Op[TaskHandle[Any]]:
+        """Wait for the next child to end; the result is its handle. `EndOfChannel` when no child is left."""
+        return _NextEnded(self)
+
+    __op__ = receive
+
+    def _put(self, child: TaskHandle[Any]) -> None:
+        self._over.append(child)
+        self._group._after += [waiter for waiter in self._waiters if waiter.waiting()]
+
+    def __repr__(self) -> str:
+        return f"<completions of {self._group!r}>"
+
+
+class _NextEnded(Leaf[TaskHandle[Any]]):
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Completions) -> None:
+        self._stream = stream
+        self._src = stream._group
+
+    def _attempt(self, group: TaskGroup) -> Any:
+        stream = self._stream
+        if stream._over:
+            return stream._over.popleft()
+        if not group._children:
+            raise EndOfChannel(f"{group!r} has no child left", channel=stream)
+        return PENDING
+
+    def _enqueue(self, group: TaskGroup, waiter: Any) -> None:
+        self._stream._waiters.append(waiter)
+
+    def _withdraw(self, group: TaskGroup, waiter: Any) -> None:
+        self._stream._waiters.withdrawn()
+
+    def _describe(self, group: TaskGroup) -> str:
+        return f"the next child of {group!r} to end"
+
+
+# ----------------------------------------------------------------- what children run
+def _coroutine(fn: Any, args: tuple[Any, ...], **more: Any) -> Coroutine[Any, Any, Any]:
+    """`fn(*args)`, which is to be a coroutine."""
+    if not callable(fn):
+        if isinstance(fn, Coroutine):
+            fn.close()
+            raise TypeError(f"give the async function and its arguments, start_soon(fn, *args), not the coroutine {fn!r}")
+        raise TypeError(f"fn must be an async function, not {fn!r}")
+    made = fn(*args, **more)
+    if type(made) is CoroutineType or isinstance(made, Coroutine):
+        return made
+    name = getattr(fn, "__qualname__", repr(fn))
+    if isinstance(made, Awaitable):
+        raise TypeError(f"{name}() gave {made!r}, which is no coroutine: wrap it in an `async def` that awaits it")
+    raise TypeError(f"{name}() is not async, it returned {made!r}: write start_thread({name}, ...) for a plain function")
+
+
+def _check_plain(fn: Any) -> None:
+    import inspect
+
+    if not callable(fn):
+        raise TypeError(f"fn must be a function, not {fn!r}")
+    if inspect.iscoroutinefunction(fn):
+        raise TypeError(
+            f"{fn.__qualname__}() is async: write start_soon(fn, ...) to run it here, "
+            "start_async(fn, ..., backend=...) to run it in a thread with a loop of its own"
+        )
+
+
+async def _in_this_thread(fn: Callable[..., T], args: tuple[Any, ...]) -> T:
+    return _plain(fn, args)
+
+
+def _plain(fn: Callable[..., T], args: tuple[Any, ...]) -> T:
+    """Call `fn` as plain code, which may block."""
+    lane = lanes.lane
+    driving, lane.driving = lane.driving, False
+    try:
+        made = fn(*args)
+    finally:
+        lane.driving = driving
+    if isinstance(made, Coroutine):
+        made.close()
+        raise TypeError(
+            f"{getattr(fn, '__qualname__', fn)}() gave the coroutine {made!r}: write start_soon() for an async function"
+        )
+    return made
+
+
+class _Job(Latch):
+    """A call that runs in a thread, attended by a task. Open once it is over."""
+
+    __slots__ = ("abandoned", "args", "error", "fn", "value")
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.fn = fn
+        self.args = args
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.abandoned = False
+
+    def run(self) -> None:
+        try:
+            self.value = _plain(self.fn, self.args)
+        except BaseException as error:
+            self.error = error
+            if self.abandoned and not isinstance(error, Cancelled):
+                report(error, "Error in a thread that its group had abandoned", self.fn)
+        self._locked(self._open)
+
+    def __repr__(self) -> str:
+        return f"the thread of {getattr(self.fn, '__qualname__', self.fn)}"
+
+
+async def _attend(job: _Job, name: str, scope: CancelScope, abandon: bool) -> Any:
+    """Run `job` in a thread, and hand a cancellation on to it."""
+    token = Token()
+    child_thread(job.run, token, name)
+    try:
+        await Passed(job)
+    except BaseException as cut:
+        child = current_child.get()
+        token.cancel((child and child._reason) or scope._called)
+        if abandon:
+            job.abandoned = True
+            raise
+        with CancelScope(shield=True):
+            await Passed(job)
+        if job.error is None or isinstance(job.error, Cancelled):
+            if job.error is not None or not isinstance(cut, Cancelled):
+                raise
+    if job.error is not None:
+        raise job.error
+    return job.value
