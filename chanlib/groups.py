@@ -13,48 +13,45 @@ Invariants, under the group's lock:
 - units of the counter are places; a child that has been started has one, and passes it on at its end: to the first
   that is queued, else to the first who waits in `spawn`.
 - `_children` has all who have been accepted and have not ended. A child ends once, in `_end`.
-- what a child leaves behind (`_value`, `_error`) is written before its state, and its state before those are woken
+- what a child leaves behind is written before its state, and its state before those are woken
   who wait for it.
 """
 
 from __future__ import annotations
 
-import contextvars
 import math
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, cast
 
-from ._core.backend_threads import child_thread
 from ._core.backends import Backend, Nursery, backend_here
-from ._core.engine import PENDING, Acquire, Counter, Latch, Leaf, Op, Passed, Reentered, WaitQueue
+from ._core.engine import PENDING, Acquire, Counter, Leaf, Op, Reentered, WaitQueue
 from ._core.lane import lanes, refuse_loop
 from ._core.running import run_here
-from ._core.tokens import Token
-from ._core.unraisable import report
 from .checks import check_count
-from .errors import Cancelled, EndOfChannel
-from .handles import TaskHandle
-from .iterating import Received
+from .children import Job, Started, attend, check_coroutine, check_plain, coroutine_of, current_child, in_this_thread
+from .completions import Completions
+from .errors import Cancelled
+from .handles import TaskHandle, called
+from .run import BackendName, check_backend, run
 from .scopes import CancelScope
 
 if TYPE_CHECKING:
-    from typing import Self, TypeVarTuple, Unpack
+    from typing import Self
 
-    Args = TypeVarTuple("Args")
-
-__all__ = ["Completions", "TaskGroup"]
+__all__ = ["TaskGroup"]
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
+
+_COROUTINE: Any = CoroutineType
 
 OnError = Literal["cancel", "supervise", "collect"]
 
 entered: set[TaskGroup] = set()
 """The groups that are open, for those who look from outside."""
-
-current_child: contextvars.ContextVar[TaskHandle[Any] | None] = contextvars.ContextVar("current_child", default=None)
 
 
 class TaskGroup(Counter):
@@ -80,6 +77,7 @@ class TaskGroup(Counter):
         "_backend",
         "_children",
         "_errors",
+        "_idlers",
         "_limit",
         "_made_at",
         "_name",
@@ -112,6 +110,7 @@ class TaskGroup(Counter):
         self._queued: deque[TaskHandle[Any]] = deque()
         self._errors: list[BaseException] = []
         self._streams: list[weakref.ref[Completions]] = []
+        self._idlers = WaitQueue()  # who wait for there to be no child
 
     # ------------------------------------------------------------- the block
     async def __aenter__(self) -> Self:
@@ -141,7 +140,7 @@ class TaskGroup(Counter):
                 self._errors.append(error)
             self._scope.cancel(f"the block of {self!r} has failed" if self._errors else None)
         try:
-            await self._nursery.close()
+            await self._nursery.close(self)
         except BaseException as cut:
             if not self._only_cancelled(cut):
                 self._errors.append(cut)
@@ -174,9 +173,11 @@ class TaskGroup(Counter):
         """Is it a cancellation and nothing else?"""
         assert self._backend is not None
         kinds = (self._backend.cancelled, Cancelled)
-        if isinstance(error, BaseExceptionGroup):
-            return error.split(kinds)[1] is None
-        return isinstance(error, kinds)
+        if isinstance(error, kinds):
+            return True
+        if not isinstance(error, BaseExceptionGroup):
+            return False
+        return cast("BaseExceptionGroup[BaseException]", error).split(kinds)[1] is None
 
     def _raised(self) -> BaseException:
         """All errors as one, none of them twice."""
@@ -189,7 +190,7 @@ class TaskGroup(Counter):
         self,
         fn: Callable[[Unpack[Args]], Coroutine[Any, Any, T]],
         /,
-        *args: Unpack[Args],
+        *args: *Args,
         name: str | None = None,
     ) -> TaskHandle[T]:
         """Start `await fn(*args)` as a child and return its handle. Never waits.
@@ -197,7 +198,11 @@ class TaskGroup(Counter):
         Over the limit the child is queued, and started when a place is free, before those who wait in `spawn`.
         """
         self._may_start()
-        child = TaskHandle(self, _coroutine(fn, args), fn if name is None else name)
+        given: Any = fn
+        made: Any = cast(Any, given)(*args) if callable(given) else None
+        if type(made) is not _COROUTINE:
+            check_coroutine(fn, made)
+        child: TaskHandle[T] = TaskHandle(self, made, fn if name is None else name)
         if self._limit is None or self._locked(self._admit, child):
             self._start(child)
         return child
@@ -206,7 +211,7 @@ class TaskGroup(Counter):
         self,
         fn: Callable[[Unpack[Args]], Coroutine[Any, Any, T]],
         /,
-        *args: Unpack[Args],
+        *args: *Args,
         name: str | None = None,
     ) -> Op[TaskHandle[T]]:
         """As `start_soon`, but waits for a free place first: an operation, whose result is the handle.
@@ -219,7 +224,7 @@ class TaskGroup(Counter):
         def begin(_: None) -> TaskHandle[T]:
             try:
                 self._may_start()
-                child = TaskHandle(self, _coroutine(fn, args), fn if name is None else name)
+                child = TaskHandle(self, coroutine_of(fn, args), fn if name is None else name)
             except BaseException:
                 self._locked(self._put_back, 1)
                 raise
@@ -237,11 +242,12 @@ class TaskGroup(Counter):
         self._may_start()
 
         async def live(*, task_status: Any) -> None:
-            status = _Started(task_status)
-            child = TaskHandle(self, _coroutine(fn, args, task_status=status), fn if name is None else name)
+            status = Started(task_status)
+            coroutine = coroutine_of(fn, args, task_status=status)
+            child = TaskHandle(self, coroutine, fn if name is None else name)
             self._locked(self._take_place, child)
             try:
-                value = await child._coroutine
+                value = await coroutine
             except BaseException as error:
                 if not status.called:
                     self._end(child, "cancelled")
@@ -249,16 +255,16 @@ class TaskGroup(Counter):
                 if self._failed(child, error):
                     raise
             else:
-                child._value = value
+                child._left = value
                 self._end(child, "done")
 
-        return await self._nursery.start_and_wait(live, str(name or getattr(fn, "__qualname__", fn)))
+        return await self._nursery.start_and_wait(live, called(fn, name))
 
     def start_thread(
         self,
         fn: Callable[[Unpack[Args]], T],
         /,
-        *args: Unpack[Args],
+        *args: *Args,
         name: str | None = None,
         abandon: bool = False,
     ) -> TaskHandle[T]:
@@ -270,13 +276,13 @@ class TaskGroup(Counter):
         is given up: it ends as cancelled at once, and what its thread returns is dropped.
         """
         self._may_start()
-        _check_plain(fn)
+        check_plain(fn)
         assert self._backend is not None
         coroutine: Coroutine[Any, Any, T]
         if self._backend.name == "threads" and not abandon:
-            coroutine = _in_this_thread(fn, args)
+            coroutine = in_this_thread(fn, args)
         else:
-            coroutine = _attend(_Job(fn, args), str(name or getattr(fn, "__qualname__", fn)), self._scope, abandon)
+            coroutine = attend(Job(fn, args), called(fn, name), self._scope, abandon)
         child = TaskHandle(self, coroutine, fn if name is None else name)
         if self._limit is None or self._locked(self._admit, child):
             self._start(child)
@@ -286,21 +292,19 @@ class TaskGroup(Counter):
         self,
         fn: Callable[[Unpack[Args]], Awaitable[T]],
         /,
-        *args: Unpack[Args],
-        backend: str = "asyncio",
+        *args: *Args,
+        backend: BackendName = "asyncio",
         name: str | None = None,
     ) -> TaskHandle[T]:
         """Start `run(fn, *args, backend=backend)` in a thread, as a child: a loop of its own, owned by the group."""
-        from .run import check_backend, run
-
         check_backend(backend)
         if not callable(fn):
             raise TypeError(f"fn must be an async function, not {fn!r}")
 
         def live() -> T:
-            return run(fn, *args, backend=backend)  # type: ignore[arg-type]
+            return run(fn, *args, backend=backend)
 
-        return self.start_thread(live, name=str(getattr(fn, "__qualname__", fn)) if name is None else name)
+        return self.start_thread(live, name=called(fn, name))
 
     def _may_start(self) -> None:
         backend = self._backend
@@ -334,12 +338,14 @@ class TaskGroup(Counter):
     def _start(self, child: TaskHandle[Any]) -> None:
         self._children[child] = None
         child._state = "running"
-        coroutine = self._live(child)
+        life, coroutine = self._live(child), child._coroutine
         try:
-            self._nursery.start(coroutine, child)
-        except BaseException as error:  # no thread can be had; the loop is closed
-            coroutine.close()
-            self._end(child, "cancelled" if isinstance(error, GeneratorExit) else "failed")
+            self._nursery.start(life, child)
+        except BaseException:  # no thread can be had; the loop is closed
+            self._end(child, "cancelled")
+            life.close()
+            if coroutine is not None:
+                coroutine.close()
             raise
 
     # ------------------------------------------------------------- the life of a child
@@ -356,7 +362,7 @@ class TaskGroup(Counter):
             if passed_on:
                 raise
         else:
-            child._value = value
+            child._left = value
             self._end(child, "done")
 
     def _failed(self, child: TaskHandle[Any], error: BaseException) -> bool:
@@ -367,7 +373,7 @@ class TaskGroup(Counter):
         if self._only_cancelled(error):
             self._end(child, "cancelled")
             return self._nursery.wants_cancelled
-        child._error = error
+        child._left = error
         child._traceback = error.__traceback__
         grave = not isinstance(error, Exception)
         if self._on_error != "collect" or grave:
@@ -406,6 +412,10 @@ class TaskGroup(Counter):
                 stream = reference()
                 if stream is not None:
                     stream._put(child)
+        if not self._children:
+            self._after += [waiter for waiter in self._idlers if waiter.waiting()]
+        if self._limit is None:
+            return None
         if queued:
             self._queued.remove(child)
             return None
@@ -463,6 +473,10 @@ class TaskGroup(Counter):
         self._locked(self._streams.append, weakref.ref(stream))
         return stream
 
+    def wait_empty(self) -> Op[None]:
+        """Wait until no child runs or is queued. In the block, or from elsewhere; it does not close the group."""
+        return _Empty(self)
+
     def __len__(self) -> int:
         """How many children run or are queued."""
         return len(self._children)
@@ -480,168 +494,27 @@ class _Place(Acquire):
 
     __slots__ = ()
 
-    def _describe(self, group: Any) -> str:
-        return f"spawn in {group!r}"
+    def _describe(self, counter: Any) -> str:
+        return f"spawn in {counter!r}"
 
-    def _ended(self, group: Any, waiter: Any) -> BaseException:
-        return RuntimeError(f"the loop of who waited for a place in {group!r} is closed")
-
-
-class _Started:
-    """The `task_status` of a child; remembers whether it was used."""
-
-    __slots__ = ("called", "status")
-
-    def __init__(self, status: Any) -> None:
-        self.status = status
-        self.called = False
-
-    def started(self, value: Any = None) -> None:
-        self.status.started(value)
-        self.called = True
+    def _ended(self, counter: Any, waiter: Any) -> BaseException:
+        return RuntimeError(f"the loop of who waited for a place in {counter!r} is closed")
 
 
-class Completions(Received[TaskHandle[Any]]):
-    """Children in the order of their end: `group.as_completed()` makes one. Iterate over it, or `receive()`."""
-
-    __slots__ = ("__weakref__", "_group", "_over", "_waiters")
+class _Empty(Leaf[None]):
+    __slots__ = ()
 
     def __init__(self, group: TaskGroup) -> None:
-        self._group = group
-        self._over: deque[TaskHandle[Any]] = deque()  # this and the next under the group's lock
-        self._waiters = WaitQueue()
-
-    def receive(self) -> Op[TaskHandle[Any]]:
-        """Wait for the next child to end; the result is its handle. `EndOfChannel` when no child is left."""
-        return _NextEnded(self)
-
-    __op__ = receive
-
-    def _put(self, child: TaskHandle[Any]) -> None:
-        self._over.append(child)
-        self._group._after += [waiter for waiter in self._waiters if waiter.waiting()]
-
-    def __repr__(self) -> str:
-        return f"<completions of {self._group!r}>"
-
-
-class _NextEnded(Leaf[TaskHandle[Any]]):
-    __slots__ = ("_stream",)
-
-    def __init__(self, stream: Completions) -> None:
-        self._stream = stream
-        self._src = stream._group
+        self._src = group
 
     def _attempt(self, group: TaskGroup) -> Any:
-        stream = self._stream
-        if stream._over:
-            return stream._over.popleft()
-        if not group._children:
-            raise EndOfChannel(f"{group!r} has no child left", channel=stream)
-        return PENDING
+        return PENDING if group._children else None
 
     def _enqueue(self, group: TaskGroup, waiter: Any) -> None:
-        self._stream._waiters.append(waiter)
+        group._idlers.append(waiter)
 
     def _withdraw(self, group: TaskGroup, waiter: Any) -> None:
-        self._stream._waiters.withdrawn()
+        group._idlers.withdrawn()
 
     def _describe(self, group: TaskGroup) -> str:
-        return f"the next child of {group!r} to end"
-
-
-# ----------------------------------------------------------------- what children run
-def _coroutine(fn: Any, args: tuple[Any, ...], **more: Any) -> Coroutine[Any, Any, Any]:
-    """`fn(*args)`, which is to be a coroutine."""
-    if not callable(fn):
-        if isinstance(fn, Coroutine):
-            fn.close()
-            raise TypeError(f"give the async function and its arguments, start_soon(fn, *args), not the coroutine {fn!r}")
-        raise TypeError(f"fn must be an async function, not {fn!r}")
-    made = fn(*args, **more)
-    if type(made) is CoroutineType or isinstance(made, Coroutine):
-        return made
-    name = getattr(fn, "__qualname__", repr(fn))
-    if isinstance(made, Awaitable):
-        raise TypeError(f"{name}() gave {made!r}, which is no coroutine: wrap it in an `async def` that awaits it")
-    raise TypeError(f"{name}() is not async, it returned {made!r}: write start_thread({name}, ...) for a plain function")
-
-
-def _check_plain(fn: Any) -> None:
-    import inspect
-
-    if not callable(fn):
-        raise TypeError(f"fn must be a function, not {fn!r}")
-    if inspect.iscoroutinefunction(fn):
-        raise TypeError(
-            f"{fn.__qualname__}() is async: write start_soon(fn, ...) to run it here, "
-            "start_async(fn, ..., backend=...) to run it in a thread with a loop of its own"
-        )
-
-
-async def _in_this_thread(fn: Callable[..., T], args: tuple[Any, ...]) -> T:
-    return _plain(fn, args)
-
-
-def _plain(fn: Callable[..., T], args: tuple[Any, ...]) -> T:
-    """Call `fn` as plain code, which may block."""
-    lane = lanes.lane
-    driving, lane.driving = lane.driving, False
-    try:
-        made = fn(*args)
-    finally:
-        lane.driving = driving
-    if isinstance(made, Coroutine):
-        made.close()
-        raise TypeError(
-            f"{getattr(fn, '__qualname__', fn)}() gave the coroutine {made!r}: write start_soon() for an async function"
-        )
-    return made
-
-
-class _Job(Latch):
-    """A call that runs in a thread, attended by a task. Open once it is over."""
-
-    __slots__ = ("abandoned", "args", "error", "fn", "value")
-
-    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> None:
-        super().__init__()
-        self.fn = fn
-        self.args = args
-        self.value: Any = None
-        self.error: BaseException | None = None
-        self.abandoned = False
-
-    def run(self) -> None:
-        try:
-            self.value = _plain(self.fn, self.args)
-        except BaseException as error:
-            self.error = error
-            if self.abandoned and not isinstance(error, Cancelled):
-                report(error, "Error in a thread that its group had abandoned", self.fn)
-        self._locked(self._open)
-
-    def __repr__(self) -> str:
-        return f"the thread of {getattr(self.fn, '__qualname__', self.fn)}"
-
-
-async def _attend(job: _Job, name: str, scope: CancelScope, abandon: bool) -> Any:
-    """Run `job` in a thread, and hand a cancellation on to it."""
-    token = Token()
-    child_thread(job.run, token, name)
-    try:
-        await Passed(job)
-    except BaseException as cut:
-        child = current_child.get()
-        token.cancel((child and child._reason) or scope._called)
-        if abandon:
-            job.abandoned = True
-            raise
-        with CancelScope(shield=True):
-            await Passed(job)
-        if job.error is None or isinstance(job.error, Cancelled):
-            if job.error is not None or not isinstance(cut, Cancelled):
-                raise
-    if job.error is not None:
-        raise job.error
-    return job.value
+        return f"the last child of {group!r} to end"

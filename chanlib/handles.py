@@ -34,11 +34,13 @@ class TaskHandle(Generic[T_co]):
 
     # Until it is done `_coroutine` is what it runs, and `_native` stands for it in its nursery. Those change, as the
     # state and the outcome do, by the group only.
+    _left: Any  # once it is done: its value, or its error
+    _traceback: TracebackType | None  # of the error
     __slots__ = (
         "__weakref__",
         "_coroutine",
         "_ended",
-        "_error",
+        "_left",
         "_made_at",
         "_name",
         "_native",
@@ -46,7 +48,6 @@ class TaskHandle(Generic[T_co]):
         "_reason",
         "_state",
         "_traceback",
-        "_value",
     )
 
     def __init__(self, owner: Owner, coroutine: Coroutine[Any, Any, T_co], name: object) -> None:
@@ -56,9 +57,6 @@ class TaskHandle(Generic[T_co]):
         self._state: State = "queued"
         self._native: Any = None
         self._reason: str | None = None  # of its cancellation, once asked for; "" if none was given
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._traceback: TracebackType | None = None
         self._ended: _Ended | None = None  # made when somebody waits
 
     # ------------------------------------------------------------- waiting
@@ -88,9 +86,9 @@ class TaskHandle(Generic[T_co]):
         if self._state == "cancelled":
             because = f": {self._reason}" if self._reason else ""
             raise TaskCancelled(f"{self!r} was cancelled{because}")
-        if self._error is not None:
-            raise self._error.with_traceback(self._traceback)
-        return self._value  # type: ignore[no-any-return]
+        if self._state == "failed":
+            raise self._left.with_traceback(self._traceback)
+        return self._left  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------- cancelling and asking
     def cancel(self, reason: str | None = None) -> bool:
@@ -115,14 +113,14 @@ class TaskHandle(Generic[T_co]):
     @property
     def exception(self) -> BaseException | None:
         """The exception it has ended with, or None: also while it runs, and when it was cancelled."""
-        return self._error
+        return self._left if self._state == "failed" else None
 
     @property
     def name(self) -> str:
         """What it is called: as given when it was started, or its function's name."""
         name = self._name
         if not isinstance(name, str):
-            name = self._name = str(getattr(name, "__qualname__", None) or repr(name))
+            name = self._name = called(name, None)
         return name
 
     def __reduce__(self) -> Any:
@@ -130,6 +128,11 @@ class TaskHandle(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"<task {self.name!r} {self._state}>"
+
+
+def called(fn: object, name: str | None) -> str:
+    """What a child is called: `name`, if one was given."""
+    return str(getattr(fn, "__qualname__", None) or repr(fn)) if name is None else name
 
 
 class _Ended(Latch):

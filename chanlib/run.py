@@ -7,21 +7,17 @@ import importlib
 import math
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, get_args
 
 from ._core.lane import lanes, refuse_loop
 from ._core.running import run_here
 from ._core.tokens import Token
 from .scopes import CancelScope
 
-if TYPE_CHECKING:
-    from typing import TypeVarTuple, Unpack
-
-    Args = TypeVarTuple("Args")
-
 __all__ = ["run"]
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 BackendName = Literal["asyncio", "uvloop", "trio", "threads"]
 
@@ -29,7 +25,7 @@ BackendName = Literal["asyncio", "uvloop", "trio", "threads"]
 def run(
     main: Callable[[Unpack[Args]], Awaitable[T]],
     /,
-    *args: Unpack[Args],
+    *args: *Args,
     backend: BackendName = "asyncio",
 ) -> T:
     """Run `await main(*args)` to its end, in this thread; its result.
@@ -60,11 +56,12 @@ def run(
     if backend == "threads":
         return run_here(entry())
     token = lane.token
+    loop: Callable[[Callable[[], Coroutine[Any, Any, T]]], T] = _RUNNERS[backend]
     if token is None:
-        return _RUNNERS[backend](entry)
+        return loop(entry)
     lane.enter(None)  # its operations are the loop's now
     try:
-        return _RUNNERS[backend](_Linked(token, entry).live)
+        return loop(_Linked(token, entry).live)
     except _WasCancelled:
         pass
     finally:

@@ -50,9 +50,9 @@ class CancelScope:
     __slots__ = ("__weakref__", "_backend", "_called", "_deadline", "_limit", "_lock", "_native", "_over", "_shield")
 
     def __init__(self, *, deadline: float = math.inf, shield: bool = False) -> None:
-        self._deadline = _instant(deadline)
+        self._deadline = deadline if deadline is math.inf else _instant(deadline)
         self._limit: float | None = None  # seconds from entering
-        self._shield = _flag(shield)
+        self._shield = shield if shield is False else _flag(shield)
         self._called: str | None = None  # the reason, "" if none was given
         self._native: Any = None
         self._backend: Backend | None = None

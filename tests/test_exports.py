@@ -27,8 +27,12 @@ FLOORS = (
     {"sending"},
     {"barriers", "channels", "events", "futures", "locks", "selecting", "subscriptions", "timers", "watch"},
     {"broadcasts", "conditions", "ends", "signals"},
+    {"handles", "scopes"},
+    {"children", "completions", "run"},
+    {"groups"},
+    {"gathering"},
 )
-HELPERS = {"blocks", "checks", "endings", "iterating"}  # public to the package only
+HELPERS = {"blocks", "checks", "children", "endings", "iterating"}  # public to the package only
 PRIMITIVES = sorted(FLOORS[0].union(*FLOORS[2:]) - HELPERS)
 
 

@@ -13,25 +13,25 @@ from typing import Any
 
 import anyio
 
-from .backends import Child, Nursery
-from .lane import lanes, running_loop
-from .mailbox import Errand
-from .park_asyncio import box_here
+from .backends import Child, Children, Nursery
+from .lane import Lane, lanes, running_loop
 
 __all__ = ["AsyncioBackend"]
 
 
 class AsyncioBackend:
-    __slots__ = ("box",)
+    __slots__ = ("loop",)
 
     name = "asyncio"
     cancelled: type[BaseException] = asyncio.CancelledError
 
-    def __init__(self) -> None:
-        self.box = box_here()
+    def __init__(self, lane: Lane) -> None:
+        loop = running_loop()
+        assert loop is not None
+        self.loop = loop
 
     def now(self) -> float:
-        return self.box.home.time()  # type: ignore[no-any-return]
+        return self.loop.time()
 
     def scope(self, deadline: float, shield: bool) -> Any:
         return (_scope_class or _learn())(deadline=deadline, shield=shield)
@@ -40,13 +40,16 @@ class AsyncioBackend:
         return _Nursery()
 
     def here(self) -> bool:
-        return running_loop() is self.box.home
+        return running_loop() is self.loop
 
     def call(self, function: Callable[[], object]) -> None:
-        if running_loop() is self.box.home:
+        if running_loop() is self.loop:
             function()
-        else:
-            self.box.put(Errand(function))
+            return
+        try:
+            self.loop.call_soon_threadsafe(function)
+        except RuntimeError:  # closed
+            pass
 
     def until(self) -> float:
         return anyio.current_effective_deadline()
@@ -62,26 +65,15 @@ def _learn() -> Any:
     native: Any = type(anyio.CancelScope())
     _group_class = type(anyio.create_task_group())
 
+    leave, cancel = native.__exit__, native.cancel
+
     class Scope(native):  # type: ignore[misc]
         """anyio's scope, which warns the lane from when it is cancelled, by whomever, until it is left."""
 
-        __slots__ = ("_warned",)
-
-        _warned: bool
-
-        def __enter__(self) -> Any:
-            self._warned = False
-            super().__enter__()
-            if self.cancel_called:
-                self._warn()
-            return self
+        _warned = False
 
         def cancel(self, reason: str | None = None) -> None:
-            super().cancel(reason)
-            if hasattr(self, "_warned"):  # entered, and not left
-                self._warn()
-
-        def _warn(self) -> None:
+            cancel(self, reason)
             if not self._warned:
                 self._warned = True
                 lanes.lane.warn(+1)
@@ -91,8 +83,8 @@ def _learn() -> Any:
         ) -> Any:
             if self._warned:
                 lanes.lane.warn(-1)
-            del self._warned
-            return super().__exit__(kind, error, traceback)
+            self._warned = True  # nothing to warn of any more
+            return leave(self, kind, error, traceback)
 
     _scope_class = Scope
     return Scope
@@ -108,7 +100,8 @@ class _Nursery:
     async def open(self) -> None:
         if _group_class is None:
             _learn()
-        self.group = _group_class()
+        make: Any = _group_class
+        self.group = make()
         await self.group.__aenter__()
 
     def start(self, coroutine: Coroutine[Any, Any, object], child: Child) -> None:
@@ -124,5 +117,5 @@ class _Nursery:
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         return await self.group.start(function, name=name)
 
-    async def close(self) -> None:
+    async def close(self, children: Children) -> None:
         await self.group.__aexit__(None, None, None)

@@ -9,14 +9,14 @@ from time import monotonic
 from typing import Any
 
 from ..errors import Cancelled
-from .backends import Child, Nursery
+from .backends import Child, Children, Nursery
 from .engine import Latch, Passed
-from .lane import lanes
+from .lane import Lane, lanes
 from .running import run_here
 from .threads import start as start_thread
 from .tokens import Token
 
-__all__ = ["ThreadsBackend", "child_thread"]
+__all__ = ["ThreadsBackend", "in_thread"]
 
 
 class ThreadsBackend:
@@ -24,6 +24,9 @@ class ThreadsBackend:
 
     name = "threads"
     cancelled: type[BaseException] = Cancelled
+
+    def __init__(self, lane: Lane) -> None:
+        pass
 
     def now(self) -> float:
         return monotonic()
@@ -45,7 +48,7 @@ class ThreadsBackend:
         return math.inf if token is None else token.until()
 
 
-def child_thread(function: Callable[[], object], token: Token, name: str) -> None:
+def in_thread(function: Callable[[], object], token: Token, name: str) -> None:
     """Run `function()` in a thread, in a copy of this context, inside `token`."""
     context = contextvars.copy_context()
     if token.parent is not None:
@@ -61,40 +64,22 @@ def child_thread(function: Callable[[], object], token: Token, name: str) -> Non
     start_thread(live, name)
 
 
-class _Nursery(Latch):
-    """Children in threads of their own, below `scope`. The latch is open while there are none."""
+class _Nursery:
+    """Children in threads of their own, below `scope`."""
 
-    __slots__ = ("names", "scope")
-
-    def __init__(self, scope: Token) -> None:
-        super().__init__()
-        self.scope = scope
-        self.names: dict[Token, str] = {}
-        self._set = True
+    __slots__ = ("scope",)
 
     wants_cancelled = False
+
+    def __init__(self, scope: Token) -> None:
+        self.scope = scope
 
     async def open(self) -> None:
         pass
 
     def start(self, coroutine: Coroutine[Any, Any, object], child: Child) -> None:
         token = child._native = Token(parent=self.scope)
-        self.start_in(token, lambda: run_here(coroutine), child.name)
-
-    def start_in(self, token: Token, function: Callable[[], object], name: str) -> None:
-        self._locked(self._more, token, name)
-
-        def live() -> None:
-            try:
-                function()
-            finally:
-                self._locked(self._fewer, token)
-
-        try:
-            child_thread(live, token, name)
-        except BaseException:  # no thread can be had
-            self._locked(self._fewer, token)
-            raise
+        in_thread(lambda: run_here(coroutine), token, child.name)
 
     def stop(self, child: Child) -> None:
         child._native.cancel()
@@ -104,7 +89,7 @@ class _Nursery(Latch):
 
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         status = _Status(self, Token(parent=lanes.lane.token))
-        self.start_in(status.token, lambda: status.live(function), name)
+        in_thread(lambda: status.live(function), status.token, name)
         try:
             await Passed(status)
         except BaseException:
@@ -116,16 +101,17 @@ class _Nursery(Latch):
             raise status.error
         return status.value
 
-    async def close(self) -> None:
+    async def close(self, children: Children) -> None:
         held: BaseException | None = None
         try:
-            while not self._set:
+            while True:
                 try:
                     with Token(shield=held is not None):
-                        await Passed(self)
+                        await children.wait_empty()
+                    break
                 except BaseException as error:
-                    if held is not None and not isinstance(error, Cancelled):  # a second interrupt
-                        error.add_note(f"left running: {', '.join(self.names.values())}")
+                    if held is not None:  # a second interrupt: no cancellation gets through the shield
+                        error.add_note(f"left running: {children!r}")
                         raise
                     held = error
                     self.scope.cancel()
@@ -133,18 +119,6 @@ class _Nursery(Latch):
                 raise held
         finally:
             del held
-
-    def _more(self, token: Token, name: str) -> None:
-        self.names[token] = name
-        self._shut()
-
-    def _fewer(self, token: Token) -> None:
-        self.names.pop(token, None)
-        if not self.names:
-            self._open()
-
-    def __repr__(self) -> str:
-        return f"the children of a group in threads ({len(self.names)} running)"
 
 
 class _Status(Latch):
@@ -186,4 +160,4 @@ class _Status(Latch):
         self._locked(self._open)
 
     def __repr__(self) -> str:
-        return f"the start of {self.nursery.names.get(self.token, 'a child')}"
+        return "the start of a child"

@@ -7,22 +7,20 @@ from typing import Any
 
 import trio
 
-from .backends import Child, Nursery
-from .lane import lanes
-from .mailbox import Errand
-from .park_trio import mailbox_here
+from .backends import Child, Children, Nursery
+from .lane import Lane
 
 __all__ = ["TrioBackend"]
 
 
 class TrioBackend:
-    __slots__ = ("mailbox",)
+    __slots__ = ("token",)
 
     name = "trio"
     cancelled: type[BaseException] = trio.Cancelled
 
-    def __init__(self) -> None:
-        self.mailbox = mailbox_here()
+    def __init__(self, lane: Lane) -> None:
+        self.token = trio.lowlevel.current_trio_token()
 
     def now(self) -> float:
         return trio.current_time()
@@ -34,13 +32,16 @@ class TrioBackend:
         return _Nursery()
 
     def here(self) -> bool:
-        return lanes.lane.trio.get("runner") is self.mailbox.home
+        return trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self.token
 
     def call(self, function: Callable[[], object]) -> None:
         if self.here():
             function()
-        else:
-            self.mailbox.put(Errand(function))
+            return
+        try:
+            self.token.run_sync_soon(function)
+        except trio.RunFinishedError:
+            pass
 
     def until(self) -> float:
         return trio.current_effective_deadline()
@@ -71,7 +72,7 @@ class _Nursery:
     def stopped(self, child: Child) -> None:
         pass
 
-    async def close(self) -> None:
+    async def close(self, children: Children) -> None:
         await self.manager.__aexit__(None, None, None)
 
 

@@ -9,21 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from .lane import World, lanes, world
+from .lane import Lane, World, lanes, world
 
-__all__ = ["Backend", "Child", "NativeScope", "Nursery", "backend_here"]
+if TYPE_CHECKING:
+    from .engine import Op
+
+__all__ = ["Backend", "Child", "Children", "NativeScope", "Nursery", "backend_here"]
 
 
 class NativeScope(Protocol):
-    """A cancel scope of the world. Used on the thread of its backend, but for a thread's, which may be used from any."""
-
-    deadline: float
-    shield: bool
+    """A cancel scope of the world. Used on the thread of its backend; a thread's may be used from any."""
 
     @property
+    def deadline(self) -> float: ...
+    @deadline.setter
+    def deadline(self, value: float, /) -> None: ...
+    @property
+    def shield(self) -> bool: ...
+    @shield.setter
+    def shield(self, value: bool, /) -> None: ...
+    @property
     def cancel_called(self) -> bool: ...
+    @property
+    def cancelled_caught(self) -> bool: ...
 
     def cancel(self, reason: str | None = None) -> object: ...
 
@@ -41,6 +51,12 @@ class Child(Protocol):
 
     @property
     def name(self) -> str: ...
+
+
+class Children(Protocol):
+    """All that have been started and have not ended."""
+
+    def wait_empty(self) -> Op[None]: ...
 
 
 class Nursery(Protocol):
@@ -61,8 +77,9 @@ class Nursery(Protocol):
 
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         """Run `function(task_status=)` in the caller's scope until it says `started(value)`, then here; that value."""
+        ...
 
-    async def close(self) -> None:
+    async def close(self, children: Children) -> None:
         """Wait until all children have ended. Cancelled while waiting, it waits on, and raises that in the end."""
 
 
@@ -74,34 +91,39 @@ class Backend(Protocol):
 
     def now(self) -> float:
         """The clock of deadlines, in seconds."""
+        ...
 
     def scope(self, deadline: float, shield: bool) -> NativeScope: ...
 
     def nursery(self, scope: Any) -> Nursery:
         """`scope` is the native scope in which it is opened."""
+        ...
 
     def here(self) -> bool:
         """Does the caller run where children can be started and scopes be touched?"""
+        ...
 
     def call(self, function: Callable[[], object]) -> None:
         """Have `function` called there: now if this is the place, else soon. Nothing happens if its loop is over."""
 
     def until(self) -> float:
         """The deadline that applies to the caller, -inf if it is cancelled."""
+        ...
 
 
-_makers: dict[World, Callable[[], Backend]] = {}
+_makers: dict[World, Callable[[Lane], Backend]] = {}
 
 
 def backend_here(what: str) -> Backend:
     """The backend of the caller; RuntimeError where nothing can wait, naming `what`."""
-    here = world(lanes.lane)
+    lane = lanes.lane
+    here = world(lane)
     make = _makers.get(here)
-    return (_maker(here, what) if make is None else make)()
+    return (_maker(here, what) if make is None else make)(lane)
 
 
-def _maker(here: World, what: str) -> Callable[[], Backend]:
-    make: Callable[[], Backend]
+def _maker(here: World, what: str) -> Callable[[Lane], Backend]:
+    make: Callable[[Lane], Backend]
     if here is World.ASYNCIO:
         from .backend_asyncio import AsyncioBackend as make
     elif here is World.TRIO:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     class Wakeable(Protocol):
         def wake(self) -> None: ...
 
+
 __all__ = [
     "BUDGET",
     "Lane",
@@ -137,9 +138,10 @@ class Lane:
         self.token = token
         if token is None:
             scoped.discard(self)
-        else:
+            self.refill()
+        elif self.left:
             scoped.add(self)
-        self.refill()
+            self.rest, self.left = self.left, 0
 
 
 scoped: set[Lane] = set()

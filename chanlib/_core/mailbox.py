@@ -22,7 +22,7 @@ from .unraisable import report
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Errand", "Letter", "Mailbox", "Watch"]
+__all__ = ["Letter", "Mailbox", "Watch"]
 
 
 class Letter(Protocol):
@@ -30,26 +30,6 @@ class Letter(Protocol):
 
     def resume(self) -> None: ...
     def lost(self) -> None: ...
-
-
-class Errand:
-    """A call to be made on the loop's thread. If the loop is over, nobody makes it."""
-
-    __slots__ = ("call",)
-
-    def __init__(self, call: Callable[[], object]) -> None:
-        self.call: Callable[[], object] | None = call
-
-    def resume(self) -> None:
-        call, self.call = self.call, None  # delivered again after an interrupt, it is not made again
-        if call is not None:
-            try:
-                call()
-            except Exception as error:  # whoever sent it has long gone on
-                report(error, "Error in a call from another thread", call)
-
-    def lost(self) -> None:
-        pass
 
 
 class Mailbox:

@@ -26,7 +26,7 @@ from .engine import Op, Waiter
 from .lane import current_task, in_cancelled_scope, lanes, running_loop
 from .mailbox import Mailbox, Watch
 
-__all__ = ["AsyncioWaiter", "box_here", "set_trampoline"]
+__all__ = ["AsyncioWaiter", "set_trampoline"]
 
 _CAN_REARM = sys.version_info >= (3, 13)  # before, `uncancel` leaves a stray cancellation behind
 _trampoline = True
@@ -117,18 +117,6 @@ class _Steps:
             box.never_stepped()
 
 
-def box_here() -> LoopBox:
-    """The box of the loop that runs on this thread."""
-    loop = running_loop()
-    assert loop is not None
-    lane = lanes.lane
-    box = None if lane.loop_box is None else lane.loop_box()
-    if box is None or box.home is not loop:
-        box = LoopBox(loop)
-        lane.loop_box = weakref.ref(box)
-    return box
-
-
 class AsyncioWaiter(Waiter):
     __slots__ = (
         "_asyncio_future_blocking",
@@ -146,8 +134,15 @@ class AsyncioWaiter(Waiter):
 
     def __init__(self, op: Op[Any]) -> None:
         Waiter.__init__(self, op)
-        box = self.box = box_here()
-        self.loop = box.home
+        loop = running_loop()
+        assert loop is not None
+        self.loop = loop
+        lane = lanes.lane
+        box = None if lane.loop_box is None else lane.loop_box()
+        if box is None or box.home is not loop:
+            box = LoopBox(loop)
+            lane.loop_box = weakref.ref(box)
+        self.box = box
         self._asyncio_future_blocking = True
         self.callback = self.context = None
         self.error: BaseException | None = None

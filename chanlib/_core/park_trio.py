@@ -19,18 +19,7 @@ from .engine import Op, Reentered, Waiter
 from .lane import lanes
 from .mailbox import Mailbox, Watch
 
-__all__ = ["TrioWaiter", "mailbox_here"]
-
-
-def mailbox_here() -> Mailbox:
-    """The mailbox of the run on this thread."""
-    lane = lanes.lane
-    runner = lane.trio.get("runner")
-    mailbox = None if lane.run_box is None else lane.run_box()
-    if mailbox is None or mailbox.home is not runner:
-        mailbox = Mailbox(runner, trio.lowlevel.current_trio_token().run_sync_soon)
-        lane.run_box = weakref.ref(mailbox)
-    return mailbox
+__all__ = ["TrioWaiter"]
 
 
 class TrioWaiter(Waiter):
@@ -38,9 +27,15 @@ class TrioWaiter(Waiter):
 
     def __init__(self, op: Op[Any]) -> None:
         Waiter.__init__(self, op)
+        lane = lanes.lane
         self.task = trio.lowlevel.current_task()
         self.parked = False
-        self.mailbox = mailbox_here()
+        runner = lane.trio.get("runner")
+        mailbox = None if lane.run_box is None else lane.run_box()
+        if mailbox is None or mailbox.home is not runner:
+            mailbox = Mailbox(runner, trio.lowlevel.current_trio_token().run_sync_soon)
+            lane.run_box = weakref.ref(mailbox)
+        self.mailbox = mailbox
 
     def park(self) -> Generator[Any, Any, None]:
         if self.until is None and self.fds is None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from ..errors import Cancelled
 from .lane import Lane, lanes
@@ -82,7 +82,7 @@ class Token:
             self.cancelled_caught = True
             return True
         if isinstance(error, BaseExceptionGroup):
-            cancelled, rest = error.split(Cancelled)
+            cancelled, rest = cast("BaseExceptionGroup[BaseException]", error).split(Cancelled)
             if cancelled is not None:
                 self.cancelled_caught = True
                 if rest is None:
@@ -193,4 +193,3 @@ class Token:
     def __repr__(self) -> str:
         state = "left" if self._lane is None else "entered" if self.called is None else f"cancelled ({self.called})"
         return f"<scope of a thread, {state}>"
-
