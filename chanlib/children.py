@@ -123,7 +123,7 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
         await Passed(job)
     except BaseException:
         child = current_child.get()
-        token.cancel((child and child._reason) or scope._called)
+        token.cancel((child and child._reason) or (scope._calls[0] if scope._calls else None))
         if abandon:
             job.abandoned = True
             raise
