@@ -129,7 +129,7 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
             raise
         with CancelScope(shield=True):
             await Passed(job)
-        if job.error is None or isinstance(job.error, Cancelled):
+        if isinstance(job.error, Cancelled):
             raise
     if job.error is not None:
         raise job.error

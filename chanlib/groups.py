@@ -136,11 +136,11 @@ class TaskGroup(Counter):
         assert self._backend is not None
         final = error
         if error is not None:
-            if not isinstance(error, self._backend.cancelled):
+            if not self._only_cancelled(error):
                 self._errors.append(error)
             self._scope.cancel(f"the block of {self!r} has failed" if self._errors else None)
         try:
-            await self._nursery.close(self)
+            await self._nursery.close(self, isinstance(error, KeyboardInterrupt))
         except BaseException as cut:
             if not self._only_cancelled(cut):
                 self._errors.append(cut)
@@ -336,10 +336,10 @@ class TaskGroup(Counter):
         child._state = "running"
 
     def _start(self, child: TaskHandle[Any]) -> None:
-        self._children[child] = None
-        child._state = "running"
         life, coroutine = self._live(child), child._coroutine
         try:
+            self._children[child] = None
+            child._state = "running"
             self._nursery.start(life, child)
         except BaseException:  # no thread can be had; the loop is closed
             self._end(child, "cancelled")
@@ -352,7 +352,7 @@ class TaskGroup(Counter):
     async def _live(self, child: TaskHandle[Any]) -> None:
         current_child.set(child)
         if child._reason is not None:  # asked to stop before its thread was there to be told
-            self._nursery.stop(child)
+            self._stop_here(child)
         try:
             assert child._coroutine is not None
             value = await child._coroutine
@@ -386,6 +386,11 @@ class TaskGroup(Counter):
     def _end(self, child: TaskHandle[Any], state: str) -> None:
         try:
             following = self._locked(self._end_locked, child, state)
+            while following is not None and self._is_cancelled(child):
+                coroutine = following._coroutine
+                following = self._locked(self._end_locked, following, "cancelled")
+                if coroutine is not None:
+                    coroutine.close()
         except Reentered as inside:
             inside.source._defer(lambda: self._end(child, state))
             return
@@ -395,15 +400,23 @@ class TaskGroup(Counter):
             except Exception as error:
                 self._failed(following, error)
 
+    def _is_cancelled(self, child: TaskHandle[Any]) -> bool:
+        """Asked by `child` at its end: has the group been cancelled, by its own scope or one around it?"""
+        assert self._backend is not None
+        return self._scope.cancel_called or (child._reason is None and self._backend.until() == -math.inf)
+
     def _end_locked(self, child: TaskHandle[Any], state: Any) -> TaskHandle[Any] | None:
         """Under the lock: the child that is to have its place, or None."""
-        queued = child._state == "queued"
+        if child.done:  # an interrupt has come in between
+            return None
+        queued = child in self._queued if self._queued else False
         child._state = state
         child._coroutine = None
         self._children.pop(child, None)
         if child._ended is not None:
             self._after.append(child._ended)
-        if child._reason is not None and child._native is not None:
+        if child._stopping:
+            child._stopping = False
             self._nursery.stopped(child)
         child._native = None
         if self._streams:
@@ -438,28 +451,34 @@ class TaskGroup(Counter):
         return self._scope
 
     def _stop(self, child: TaskHandle[Any], reason: str) -> bool:
-        queued = self._locked(self._stop_locked, child, reason)
-        if queued is None:
+        try:
+            running, coroutine = self._locked(self._stop_locked, child, reason)
+        except Reentered as inside:
+            inside.source._defer(lambda: self._stop(child, reason))
             return not child.done
-        if queued:
-            coroutine = child._coroutine
-            self._end(child, "cancelled")
-            if coroutine is not None:
-                coroutine.close()
-        else:
+        if coroutine is not None:
+            coroutine.close()
+        elif running:
             assert self._backend is not None
             self._backend.call(lambda: self._stop_here(child))
-        return True
+        return running or coroutine is not None
 
-    def _stop_locked(self, child: TaskHandle[Any], reason: str) -> bool | None:
-        """Is it still queued? None: it has ended, or has been told already."""
-        if child.done or child._reason is not None:
-            return None
-        child._reason = reason
-        return child._state == "queued"
+    def _stop_locked(self, child: TaskHandle[Any], reason: str) -> tuple[bool, Coroutine[Any, Any, Any] | None]:
+        """Under the lock: does it run? If it is queued it ends now; its coroutine."""
+        if child.done:
+            return False, None
+        if child._reason is None:
+            child._reason = reason
+        if child._state == "running":
+            return True, None
+        coroutine = child._coroutine
+        self._end_locked(child, "cancelled")
+        return False, coroutine
 
     def _stop_here(self, child: TaskHandle[Any]) -> None:
-        if not child.done and child._native is not None:
+        """On the thread of the backend: tell its nursery, once."""
+        if not child.done and not child._stopping and child._native is not None:
+            child._stopping = True
             self._nursery.stop(child)
 
     # ------------------------------------------------------------- asking

@@ -47,6 +47,7 @@ class TaskHandle(Generic[T_co]):
         "_owner",
         "_reason",
         "_state",
+        "_stopping",
         "_traceback",
     )
 
@@ -57,6 +58,7 @@ class TaskHandle(Generic[T_co]):
         self._state: State = "queued"
         self._native: Any = None
         self._reason: str | None = None  # of its cancellation, once asked for; "" if none was given
+        self._stopping = False  # has its nursery been told?
         self._ended: _Ended | None = None  # made when somebody waits
 
     # ------------------------------------------------------------- waiting

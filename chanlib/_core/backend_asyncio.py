@@ -117,5 +117,5 @@ class _Nursery:
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         return await self.group.start(function, name=name)
 
-    async def close(self, children: Children) -> None:
+    async def close(self, children: Children, interrupted: bool) -> None:
         await self.group.__aexit__(None, None, None)

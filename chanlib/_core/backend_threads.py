@@ -61,7 +61,12 @@ def in_thread(function: Callable[[], object], token: Token, name: str) -> None:
         except Cancelled:  # of a scope above
             pass
 
-    start_thread(live, name)
+    try:
+        start_thread(live, name)
+    except BaseException:  # none can be had
+        if token.parent is not None:
+            token.parent.below.discard(token)
+        raise
 
 
 class _Nursery:
@@ -101,18 +106,18 @@ class _Nursery:
             raise status.error
         return status.value
 
-    async def close(self, children: Children) -> None:
+    async def close(self, children: Children, interrupted: bool) -> None:
         held: BaseException | None = None
         try:
-            while True:
+            while len(children):
                 try:
                     with Token(shield=held is not None):
                         await children.wait_empty()
-                    break
                 except BaseException as error:
-                    if held is not None:  # a second interrupt: no cancellation gets through the shield
+                    if interrupted and not isinstance(error, Cancelled):  # the second one
                         error.add_note(f"left running: {children!r}")
                         raise
+                    interrupted = interrupted or not isinstance(error, Cancelled)
                     held = error
                     self.scope.cancel()
             if held is not None:

@@ -72,7 +72,7 @@ class _Nursery:
     def stopped(self, child: Child) -> None:
         pass
 
-    async def close(self, children: Children) -> None:
+    async def close(self, children: Children, interrupted: bool) -> None:
         await self.manager.__aexit__(None, None, None)
 
 

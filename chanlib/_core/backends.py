@@ -58,6 +58,8 @@ class Children(Protocol):
 
     def wait_empty(self) -> Op[None]: ...
 
+    def __len__(self) -> int: ...
+
 
 class Nursery(Protocol):
     """Starts children. They are cancelled by the scope that it was opened in."""
@@ -79,8 +81,12 @@ class Nursery(Protocol):
         """Run `function(task_status=)` in the caller's scope until it says `started(value)`, then here; that value."""
         ...
 
-    async def close(self, children: Children) -> None:
-        """Wait until all children have ended. Cancelled while waiting, it waits on, and raises that in the end."""
+    async def close(self, children: Children, interrupted: bool) -> None:
+        """Wait until all children have ended. Cancelled while waiting, it waits on, and raises that in the end.
+
+        `interrupted`: the block has been left by a KeyboardInterrupt. Where no loop sees to those, one more makes it
+        give up waiting.
+        """
 
 
 class Backend(Protocol):

@@ -27,6 +27,7 @@ import asyncio
 import enum
 import importlib
 import math
+import os
 import sys
 import threading
 import weakref
@@ -135,13 +136,13 @@ class Lane:
 
     def enter(self, token: Token | None) -> None:
         """`token` is now the innermost scope that this thread is in."""
-        self.token = token
+        before, self.token = self.token, token
         if token is None:
             scoped.discard(self)
             self.refill()
-        elif self.left:
+        elif before is None:
             scoped.add(self)
-            self.rest, self.left = self.left, 0
+            self.left = 0
 
 
 scoped: set[Lane] = set()
@@ -312,3 +313,13 @@ def turn(lane: Lane) -> Generator[Any, Any, None]:
     else:
         assert _trio is not None
         yield from _trio.lowlevel.checkpoint().__await__()
+
+
+def _after_fork_in_child() -> None:
+    lane = lanes.lane
+    scoped.intersection_update({lane})  # the other threads live in the parent
+    lane.guard = threading.Lock()  # one of them may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
