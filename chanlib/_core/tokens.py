@@ -115,7 +115,7 @@ class Token:
                     sleeper = lane.parked
                 if sleeper is not None:
                     sleeper.wake()
-            todo += [other for other in tuple(one.below) if not (isinstance(other, Token) and other._shield)]
+            todo += [other for other in one.below.copy() if not (isinstance(other, Token) and other._shield)]
 
     @property
     def deadline(self) -> float:
