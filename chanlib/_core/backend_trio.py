@@ -14,14 +14,17 @@ __all__ = ["TrioBackend"]
 
 
 class TrioBackend:
-    __slots__ = ("now", "token")
+    __slots__ = ("clock", "token")
 
     name = "trio"
     cancelled: type[BaseException] = trio.Cancelled
 
     def __init__(self, lane: Lane) -> None:
         self.token = trio.lowlevel.current_trio_token()
-        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time  # any thread may ask
+        self.clock = trio.lowlevel.current_clock()
+
+    def now(self) -> float:
+        return self.clock.current_time()  # any thread may ask
 
     def scope(self, deadline: float, shield: bool) -> Any:
         return trio.CancelScope(deadline=deadline, shield=shield)
