@@ -59,7 +59,7 @@ def run(
     loop: Callable[[Callable[[], Coroutine[Any, Any, T]]], T] = _RUNNERS[backend]
     if token is None:
         return loop(entry)
-    lane.enter(None)  # its operations are the loop's now
+    lane.leave(None)  # its operations are the loop's now
     try:
         return loop(_Linked(token, entry).live)
     except _WasCancelled:

@@ -134,15 +134,18 @@ class Lane:
         self.alarms += change
         self.left = 0 if self.alarms else self.rest
 
-    def enter(self, token: Token | None) -> None:
-        """`token` is now the innermost scope that this thread is in."""
-        before, self.token = self.token, token
+    def enter(self, token: Token) -> None:
+        """`token` is now the innermost scope that this thread is in. An interrupt comes before that or after."""
+        scoped.add(self)
+        self.token = token
+        self.left = 0
+
+    def leave(self, token: Token | None) -> None:
+        """Back to `token`."""
+        self.token = token
         if token is None:
             scoped.discard(self)
             self.refill()
-        elif before is None:
-            scoped.add(self)
-            self.left = 0
 
 
 scoped: set[Lane] = set()
