@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,17 @@ def pair(request: pytest.FixtureRequest) -> worlds.Pair:
     """Two worlds that meet on one channel."""
     producer, consumer = request.param
     return worlds.Pair(worlds.ALL[producer], worlds.ALL[consumer])
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads are switched as often as the interpreter can (without a GIL they run at once anyway)."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 _OWN_TRACE_FUNCTION = {

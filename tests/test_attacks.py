@@ -85,30 +85,26 @@ def test_an_operation_given_to_two_tasks_is_refused_to_the_second() -> None:
         assert isinstance(second, RuntimeError)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_operation_performed_by_two_threads_happens_once() -> None:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for number in range(200):
-            channel = Channel[int](10)
-            op, barrier, refused = channel.send(number), threading.Barrier(2), []
+    for number in range(200):
+        channel = Channel[int](10)
+        op, barrier, refused = channel.send(number), threading.Barrier(2), []
 
-            def perform(op: Any = op, barrier: Any = barrier, refused: list[Any] = refused) -> None:
-                barrier.wait()
-                try:
-                    op.sync()
-                except RuntimeError as error:
-                    refused.append(error)
+        def perform(op: Any = op, barrier: Any = barrier, refused: list[Any] = refused) -> None:
+            barrier.wait()
+            try:
+                op.sync()
+            except RuntimeError as error:
+                refused.append(error)
 
-            threads = [threading.Thread(target=perform) for _ in range(2)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            if lowlevel_gil():  # without a GIL the taking of an operation is not atomic
-                assert len(channel) == len(refused) == 1
-    finally:
-        sys.setswitchinterval(before)
+        threads = [threading.Thread(target=perform) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if lowlevel_gil():  # without a GIL the taking of an operation is not atomic
+            assert len(channel) == len(refused) == 1
 
 
 def lowlevel_gil() -> bool:
@@ -139,6 +135,7 @@ def test_errors_can_be_copied_and_pickled() -> None:
 
 
 # ----------------------------------------------------------------- every no is decided on one look
+@pytest.mark.usefixtures("hasty")
 def test_a_time_limit_of_0_on_a_select_of_which_one_arm_is_always_ready_never_passes() -> None:
     first, second, stop = Event(), Event(), threading.Event()
     first.set()
@@ -150,8 +147,6 @@ def test_a_time_limit_of_0_on_a_select_of_which_one_arm_is_always_ready_never_pa
             first.set()
             second.clear()
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
     thread = threading.Thread(target=move)
     thread.start()
     try:
@@ -162,7 +157,6 @@ def test_a_time_limit_of_0_on_a_select_of_which_one_arm_is_always_ready_never_pa
     finally:
         stop.set()
         thread.join()
-        sys.setswitchinterval(before)
 
 
 def test_a_parked_select_on_one_channel_twice_is_served_at_either_arm(world: World) -> None:
