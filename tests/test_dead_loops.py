@@ -7,7 +7,9 @@ of a dead sender that was taken stays taken.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
+import itertools
 import queue
 import sys
 import threading
@@ -370,8 +372,26 @@ def test_nobody_is_parked_once_a_trio_run_has_ended() -> None:
     assert channel.drain() == [1]
 
 
-def test_a_thread_that_sends_while_a_trio_run_ends_loses_nothing() -> None:
-    for _ in range(30):
+def test_a_thread_that_sends_at_any_step_of_the_end_of_a_trio_run_loses_nothing() -> None:
+    """The run stands still at its first, its second, ... step after its main task while the thread sends."""
+
+    class AtStep(trio.abc.Instrument):
+        def __init__(self, number: int, act: Callable[[], object]) -> None:
+            self.left, self.act, self.ending = number, act, False
+
+        def step(self, *_: object) -> None:
+            if self.ending:
+                self.left -= 1
+                if self.left == -1:
+                    thread = threading.Thread(target=self.act)
+                    thread.start()
+                    thread.join()
+
+        before_task_step = after_task_step = task_scheduled = task_exited = step
+        before_io_wait = after_io_wait = after_run = step
+
+    outcomes = set()
+    for number in itertools.count():
         channel: Channel[int] = Channel(1)
         received: list[int] = []
 
@@ -379,26 +399,61 @@ def test_a_thread_that_sends_while_a_trio_run_ends_loses_nothing() -> None:
             while True:
                 received.append(await channel.receive())
 
-        async def main(daemon: Callable[[], Coroutine[Any, Any, None]] = daemon) -> None:
+        instrument = AtStep(number, functools.partial(channel.send_nowait, 1))
+
+        async def main(
+            daemon: Callable[[], Coroutine[Any, Any, None]] = daemon, instrument: AtStep = instrument
+        ) -> None:
             trio.lowlevel.spawn_system_task(daemon)
             await trio.testing.wait_all_tasks_blocked()
+            instrument.ending = True
 
-        go = threading.Barrier(2)
+        trio.run(main, instruments=[instrument])
+        if instrument.left >= 0:
+            break
+        outcomes.add(len(received))
+        assert received + channel.drain() == [1]
+        assert channel.statistics()[1:4] == (0, 0, 0)
+    assert outcomes == {0, 1}
 
-        def send(channel: Channel[int] = channel, go: threading.Barrier = go) -> None:
-            go.wait(20)
-            _until(lambda: channel.statistics().waiting_receivers == 1)
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("rounds", [60, pytest.param(5_000, marks=[pytest.mark.stress, pytest.mark.timeout(300)])])
+def test_a_thread_that_sends_while_a_trio_run_ends_loses_nothing(rounds: int) -> None:
+    """What it sends is received in the run, or is on its way into it and comes back, or nobody waits any more."""
+    for number in range(rounds):
+        channel: Channel[int] = Channel(1)
+        received: list[int] = []
+        parked = threading.Event()
+
+        async def daemon(channel: Channel[int] = channel, received: list[int] = received) -> None:
+            while True:
+                received.append(await channel.receive())
+
+        async def main(
+            turns: int = number % 6,
+            channel: Channel[int] = channel,
+            parked: threading.Event = parked,
+            daemon: Callable[[], Coroutine[Any, Any, None]] = daemon,
+        ) -> None:
+            trio.lowlevel.spawn_system_task(daemon)
+            await trio.testing.wait_all_tasks_blocked()
+            assert channel.statistics().waiting_receivers == 1
+            parked.set()
+            for _ in range(turns):  # the end comes sooner or later
+                await trio.lowlevel.checkpoint()
+
+        def send(channel: Channel[int] = channel, parked: threading.Event = parked) -> None:
+            assert parked.wait(20)
             channel.send_nowait(1)
 
         thread = threading.Thread(target=send)
         thread.start()
-        # another run may have to be waited for: the thread sends to a task of one of them
-        go.wait(20)
-        while thread.is_alive():
-            trio.run(main)
+        trio.run(main)
         thread.join()
         assert received + channel.drain() == [1]
         assert channel.statistics()[1:4] == (0, 0, 0)
+        assert channel.statistics().sent == channel.statistics().received == 1
 
 
 def test_a_trio_run_that_crashed_takes_no_value_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
