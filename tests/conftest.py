@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is no package of tests
 
 import worlds
+
+# Wall time is no measure: neither of an example (200 ms by default) nor of the drawing of it.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 _MIXED = [("asyncio", "threads"), ("threads", "asyncio"), ("trio", "asyncio"), ("threads", "trio")]
 _NO_UVLOOP = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="no uvloop for this interpreter")
