@@ -327,7 +327,7 @@ def test_two_arms_of_one_select_are_not_two_parties(world: World) -> None:
         assert not selecting.done
         assert not first.done
         # whoever was woken in vain comes again: the third lets all go
-        place = await barrier.wait().within(10)
+        place = await barrier.wait().within(20)
         places = [place, await first.wait(), (await selecting.wait())[1]]
         assert sorted(places) == [0, 1, 2]
 

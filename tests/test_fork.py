@@ -53,7 +53,7 @@ def in_child(body: Callable[[], Any]) -> Any:
     if not pid:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(20)
+            signal.alarm(30)
             try:
                 answer = {"result": body()}
             except BaseException:
@@ -65,7 +65,7 @@ def in_child(body: Callable[[], Any]) -> Any:
     try:
         parts = []
         while True:
-            ready, _, _ = polling.select([reading], [], [], 30)
+            ready, _, _ = polling.select([reading], [], [], 40)
             assert ready, "the child hangs"
             part = os.read(reading, 65536)
             if not part:
@@ -129,13 +129,13 @@ def use(channel: Channel[int], event: Event, future: Future[int]) -> list[Any]:
     channel.send_nowait(101)
     channel.send_nowait(102)
     seen.append(channel.statistics().buffered)
-    seen.append(channel.receive().sync(timeout=5))
+    seen.append(channel.receive().sync(timeout=20))
     seen.append(asyncio.run(_receive(channel)))
-    parked = Parked(lambda: channel.receive().sync(timeout=5))
+    parked = Parked(lambda: channel.receive().sync(timeout=20))
     _until(lambda: channel.statistics().waiting_receivers == 1)
-    channel.send(103).sync(timeout=5)
+    channel.send(103).sync(timeout=20)
     seen.append(parked.result())
-    waiting = Parked(lambda: (event.wait().sync(timeout=5), future.result(timeout=5)))
+    waiting = Parked(lambda: (event.wait().sync(timeout=20), future.result(timeout=20)))
     _until(lambda: event.statistics().waiting == 1)
     event.set()
     future.set_result(104)
@@ -237,7 +237,7 @@ def test_the_end_of_a_channel_in_a_child_is_not_felt_by_the_parent() -> None:
 
     def body() -> Any:
         closed = channel.close()
-        channel.wait_closed().sync(timeout=5)
+        channel.wait_closed().sync(timeout=20)
         return closed, channel.is_closed, channel.statistics().waiting_receivers
 
     assert in_child(body) == [True, True, 0]
@@ -305,9 +305,9 @@ def _fork_while_somebody_stands(operation: str, stride: int) -> None:
         parked = Parked(lambda event=event: event.wait().sync(timeout=40))
         _until(lambda event=event: event.statistics().waiting == 1)
         operations: dict[str, Callable[[], object]] = {
-            "send": lambda channel=channel: channel.send(2).sync(timeout=5),
+            "send": lambda channel=channel: channel.send(2).sync(timeout=20),
             "receive": lambda channel=channel: channel.receive_nowait(),
-            "select": lambda channel=channel, event=event: select(event, channel.receive()).sync(5),
+            "select": lambda channel=channel, event=event: select(event, channel.receive()).sync(20),
             "event": event.set,
             "future": lambda future=future: future.set_result(5),
         }
@@ -317,11 +317,11 @@ def _fork_while_somebody_stands(operation: str, stride: int) -> None:
             found = channel.drain()
             waiting = channel.statistics()[2:4], event.statistics().waiting
             event.set()
-            event.wait().sync(timeout=5)
+            event.wait().sync(timeout=20)
             if not future.done():
                 future.set_result(6)
-            channel.send(7).sync(timeout=5)
-            return found, waiting, select(channel.receive(), Event()).sync(timeout=5), future.result(0)
+            channel.send(7).sync(timeout=20)
+            return found, waiting, select(channel.receive(), Event()).sync(timeout=20), future.result(0)
 
         try:
             found, waiting, chosen, result = in_child(body)
@@ -382,11 +382,11 @@ def _fork_in_a_storm(forks: int) -> None:
         channel.drain()
         waiting = channel.statistics()[2:4]
         for number in range(10):
-            channel.send(number).sync(timeout=5)
-            if channel.receive().sync(timeout=5) != number:
+            channel.send(number).sync(timeout=20)
+            if channel.receive().sync(timeout=20) != number:
                 return "wrong"
         event.set()
-        event.wait().sync(timeout=5)
+        event.wait().sync(timeout=20)
         return waiting
 
     try:
@@ -440,7 +440,7 @@ def test_a_task_of_asyncio_may_fork_and_the_child_may_run_a_loop_of_its_own() ->
 def _plain(channel: Channel[int], event: Event) -> list[Any]:
     seen: list[Any] = [channel.statistics().waiting_receivers, event.statistics().waiting]
     channel.send_nowait(5)
-    seen.append(channel.receive().sync(timeout=5))
+    seen.append(channel.receive().sync(timeout=20))
     channel.send_nowait(6)
     seen.append(asyncio.run(_receive(channel)))
     return seen
@@ -467,11 +467,11 @@ def test_a_task_of_trio_may_fork() -> None:
 # ----------------------------------------------------------------- multiprocessing
 def _work(channel: Channel[int], event: Event, answers: Any) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(20)
+    signal.alarm(30)
     waiting = (*channel.statistics()[2:4], event.statistics().waiting)
     channel.send_nowait(8)
     event.set()
-    answers.send((waiting, channel.receive().sync(timeout=5), event.wait().poll()))
+    answers.send((waiting, channel.receive().sync(timeout=20), event.wait().poll()))
     answers.close()
 
 
@@ -490,7 +490,7 @@ def test_a_process_of_multiprocessing_may_use_what_it_inherited() -> None:
         process.start()
     writing.close()
     try:
-        assert reading.poll(30), "the child hangs"
+        assert reading.poll(40), "the child hangs"
         assert reading.recv() == ((0, 0, 0), 8, None)
     finally:
         process.join(30)

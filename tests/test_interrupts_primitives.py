@@ -29,7 +29,7 @@ from chanlib import (
     Watch,
 )
 
-AWHILE = 5.0  # seconds after which one who should have been woken is given up
+AWHILE = 20.0  # seconds after which one who should have been woken is given up
 
 
 @pytest.fixture(autouse=True)

@@ -623,7 +623,7 @@ def told_and_inside(limit: float) -> bool:
     held_up = True
     receiver.start()
     for thread in (sender, receiver):
-        thread.join(10)
+        thread.join(20)
         assert not thread.is_alive()
     held_up = False
     assert got[0] is first

@@ -423,7 +423,7 @@ def test_on_undelivered_is_called_outside_of_every_lock(way: str) -> None:
         told.append(value)
         other = threading.Thread(target=use, daemon=True)
         other.start()
-        other.join(10)
+        other.join(20)
         stuck.append(other.is_alive())
 
     drop, use, expected = dropping(way, tell)

@@ -641,7 +641,7 @@ def test_any_sequence_of_reservations_is_first_in_first_out(capacity: int, scrip
             await asyncio.sleep(0)
             assert not any(task.done() for _, _, task in line)
             for places, task in granted:
-                permit = await asyncio.wait_for(task, 5)
+                permit = await asyncio.wait_for(task, 20)
                 assert permit.left == places
                 permits.append(permit)
             granted.clear()

@@ -508,7 +508,7 @@ def test_an_event_set_in_the_middle_of_its_own_operations_wakes_everybody(
             operate(event)
         stranger.ask(event.wait().poll if event.is_set() else event.set)
         if traced.reached or operation == "set":
-            loop.run_until_complete(asyncio.wait(tasks, timeout=10))
+            loop.run_until_complete(asyncio.wait(tasks, timeout=20))
             assert woken == [0, 1, 2]
         for task in tasks:
             task.cancel()
@@ -565,7 +565,7 @@ def test_a_future_set_in_the_middle_of_its_own_operations_has_one_outcome_for_ev
             assert not traced.reached
             stranger.ask(future.set_result, 3)
         assert told == [future] * (2 if operation == "add_done_callback" else 1)
-        results = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10))
+        results = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20))
         if future.cancelled():
             assert operation == "cancel"
             assert all(isinstance(result, chanlib.FutureCancelled) for result in results)
@@ -924,7 +924,7 @@ def test_a_trio_scope_cancelled_in_the_middle_of_an_operation_ends_the_wait_of_i
             except Exception as error:
                 errors.append(error)
 
-        with trio.fail_after(10):
+        with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
                 await trio.testing.wait_all_tasks_blocked()
