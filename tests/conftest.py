@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is no package of tests
 
 import worlds
+from strangers import Stranger
 
 # Wall time is no measure: neither of an example (200 ms by default) nor of the drawing of it.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -69,6 +70,14 @@ def hasty() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def stranger() -> Iterator[Stranger]:
+    """Another thread."""
+    stranger = Stranger()
+    yield stranger
+    stranger.dismiss()
 
 
 _OWN_TRACE_FUNCTION = {

@@ -10,19 +10,19 @@ import asyncio
 import functools
 import gc
 import itertools
-import queue
 import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 import uvloop
+from strangers import Parked
+from worlds import settle_here
 
 from chanlib import Channel, ChannelEmpty, Event, Future, open_future, select
 
@@ -62,31 +62,6 @@ def _park(loop: asyncio.AbstractEventLoop, *coroutines: Coroutine[Any, Any, obje
     return tasks
 
 
-def _until(true: Callable[[], bool]) -> None:
-    deadline = monotonic() + 20
-    while not true():
-        assert monotonic() < deadline
-        threading.Event().wait(0.0005)
-
-
-class Survivor:
-    """A thread that waits for what `operate` gives."""
-
-    def __init__(self, operate: Callable[[], object]) -> None:
-        self.got: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.operate = operate
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self) -> None:
-        try:
-            self.got.put(self.operate())
-        except Exception as error:
-            self.got.put(error)
-
-    def result(self) -> object:
-        return self.got.get(timeout=20)
-
-
 # ----------------------------------------------------------------- closed before anybody woke them
 def test_a_value_sent_to_a_task_of_a_closed_loop_stays_in_the_channel(new_loop: NewLoop) -> None:
     loop = new_loop()
@@ -106,8 +81,8 @@ def test_a_value_passes_the_tasks_of_a_closed_loop_to_the_next_who_waits(new_loo
     channel: Channel[int] = Channel(0)
     quiet: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive(), select(quiet.receive(), channel.receive()))
-    survivor = Survivor(lambda: channel.receive().sync(timeout=20))
-    _until(lambda: channel.statistics().waiting_receivers == 3)
+    survivor = Parked(lambda: channel.receive().sync(timeout=20))
+    settle_here(lambda: channel.statistics().waiting_receivers == 3)
     loop.close()
     channel.send_nowait(1)
     assert survivor.result() == 1
@@ -135,8 +110,8 @@ def test_the_values_of_dead_senders_are_still_delivered_once_taken(new_loop: New
     quiet: Channel[int] = Channel(0)
     channel.send_nowait(1)
     tasks = _park(loop, channel.send(2), select(quiet.receive(), channel.send(3)))
-    survivor = Survivor(lambda: channel.send(4).sync(timeout=20))
-    _until(lambda: channel.statistics().waiting_senders == 3)
+    survivor = Parked(lambda: channel.send(4).sync(timeout=20))
+    settle_here(lambda: channel.statistics().waiting_senders == 3)
     loop.close()
     assert [channel.receive_nowait() for _ in range(4)] == [1, 2, 3, 4]
     assert survivor.result() is None
@@ -154,10 +129,10 @@ def test_setting_an_event_or_a_future_passes_over_the_tasks_of_a_closed_loop(
     promise, promised = open_future()
     tasks = _park(loop, event.wait(), future.wait(), select(event, future), promised.wait())
     survivors = [
-        Survivor(lambda: event.wait().sync(timeout=20)),
-        Survivor(lambda: future.result(timeout=20)),
+        Parked(lambda: event.wait().sync(timeout=20)),
+        Parked(lambda: future.result(timeout=20)),
     ]
-    _until(lambda: event.statistics().waiting == 3 and future.statistics().waiting == 3)
+    settle_here(lambda: event.statistics().waiting == 3 and future.statistics().waiting == 3)
     loop.close()
     event.set()
     future.set_result(5)
@@ -172,7 +147,7 @@ def test_closing_a_channel_passes_over_the_tasks_of_a_closed_loop(new_loop: NewL
     loop = new_loop()
     channel: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive(), channel.wait_closed(), channel.receive_some(3))
-    survivor = Survivor(lambda: channel.wait_closed().sync(timeout=20))
+    survivor = Parked(lambda: channel.wait_closed().sync(timeout=20))
     loop.close()
     assert channel.close()
     assert survivor.result() is None
@@ -225,8 +200,8 @@ def test_a_value_on_its_way_into_a_loop_that_closes_goes_to_the_next_who_waits(
     channel: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive())
     channel.send_nowait(1)
-    survivor = Survivor(lambda: channel.receive().sync(timeout=20))
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    survivor = Parked(lambda: channel.receive().sync(timeout=20))
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
     loop.close()
     gc.collect()
     assert survivor.result() == 1

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pytest
+from worlds import settle_here
 
 from chanlib import Channel, EndOfChannel
 from chanlib.__main__ import main
@@ -91,13 +92,6 @@ def sha256sum(path: bytes, **options: Any) -> bytes:
         check=True,
         **options,
     ).stdout
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + NET
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
 
 
 NAMES = [
@@ -621,7 +615,7 @@ def test_an_interrupt_leaves_no_thread_and_no_handler(huge: Path, demo_here: Cal
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupt() -> None:
-        eventually(lambda: {"hash-0", "write-0"} <= {t.name for t in threading.enumerate()})
+        settle_here(lambda: {"hash-0", "write-0"} <= {t.name for t in threading.enumerate()})
         os.kill(os.getpid(), signal.SIGINT)
 
     helper = threading.Thread(target=interrupt)

@@ -11,7 +11,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import queue
 import select as polling
 import signal
 import sys
@@ -20,12 +19,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from strangers import Parked
+from worlds import settle_here
 
 import chanlib
 from chanlib import Channel, ChannelEmpty, Event, Future, WouldBlock, select
@@ -80,34 +80,6 @@ def in_child(body: Callable[[], Any]) -> Any:
     return answer["result"]
 
 
-def _until(true: Callable[[], bool]) -> None:
-    deadline = monotonic() + 20
-    while not true():
-        assert monotonic() < deadline
-        threading.Event().wait(0.0005)
-
-
-class Parked:
-    """A thread of the parent that waits for what `operate` gives."""
-
-    def __init__(self, operate: Callable[[], object]) -> None:
-        self.got: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.operate = operate
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-
-    def run(self) -> None:
-        try:
-            self.got.put(self.operate())
-        except Exception as error:
-            self.got.put(error)
-
-    def result(self) -> object:
-        result = self.got.get(timeout=20)
-        self.thread.join(20)
-        return result
-
-
 @pytest.fixture
 def loop() -> Iterator[asyncio.AbstractEventLoop]:
     """A loop that runs in a thread of its own."""
@@ -132,11 +104,11 @@ def use(channel: Channel[int], event: Event, future: Future[int]) -> list[Any]:
     seen.append(channel.receive().sync(timeout=20))
     seen.append(asyncio.run(_receive(channel)))
     parked = Parked(lambda: channel.receive().sync(timeout=20))
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
     channel.send(103).sync(timeout=20)
     seen.append(parked.result())
     waiting = Parked(lambda: (event.wait().sync(timeout=20), future.result(timeout=20)))
-    _until(lambda: event.statistics().waiting == 1)
+    settle_here(lambda: event.statistics().waiting == 1)
     event.set()
     future.set_result(104)
     seen.append(waiting.result())
@@ -169,12 +141,12 @@ def test_a_child_uses_what_it_inherited_and_wakes_nobody_of_the_parent(
         Parked(lambda: event.wait().sync(timeout=40)),
         Parked(lambda: future.result(timeout=40)),
     ]
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
     first = asyncio.run_coroutine_threadsafe(receive(), loop)
-    _until(lambda: channel.statistics().waiting_receivers == 2)
+    settle_here(lambda: channel.statistics().waiting_receivers == 2)
     second = asyncio.run_coroutine_threadsafe(choose(), loop)
-    _until(lambda: channel.statistics().waiting_receivers == 3)
-    _until(lambda: event.statistics().waiting == 2 and future.statistics().waiting == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 3)
+    settle_here(lambda: event.statistics().waiting == 2 and future.statistics().waiting == 1)
 
     assert in_child(lambda: use(channel, event, future)) == USED
 
@@ -198,7 +170,7 @@ def test_a_child_inherits_what_is_buffered_but_not_the_values_of_parked_senders(
     channel.send_nowait(1)
     channel.send_nowait(2)
     parked = Parked(lambda: channel.send(3).sync(timeout=40))
-    _until(lambda: channel.statistics().waiting_senders == 1)
+    settle_here(lambda: channel.statistics().waiting_senders == 1)
 
     def body() -> Any:
         waiting = channel.statistics().waiting_senders
@@ -213,7 +185,7 @@ def test_a_child_inherits_what_is_buffered_but_not_the_values_of_parked_senders(
 def test_a_rendezvous_in_a_child_does_not_meet_a_thread_of_the_parent() -> None:
     channel: Channel[int] = Channel(0)
     parked = Parked(lambda: channel.receive().sync(timeout=40))
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
 
     def body() -> str:
         try:
@@ -233,7 +205,7 @@ def test_the_end_of_a_channel_in_a_child_is_not_felt_by_the_parent() -> None:
         Parked(lambda: channel.receive().sync(timeout=40)),
         Parked(lambda: channel.wait_closed().sync(timeout=40)),
     ]
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
 
     def body() -> Any:
         closed = channel.close()
@@ -303,7 +275,7 @@ def _fork_while_somebody_stands(operation: str, stride: int) -> None:
         future: Future[int] = Future()
         channel.send_nowait(1)
         parked = Parked(lambda event=event: event.wait().sync(timeout=40))
-        _until(lambda event=event: event.statistics().waiting == 1)
+        settle_here(lambda event=event: event.statistics().waiting == 1)
         operations: dict[str, Callable[[], object]] = {
             "send": lambda channel=channel: channel.send(2).sync(timeout=20),
             "receive": lambda channel=channel: channel.receive_nowait(),
@@ -376,7 +348,7 @@ def _fork_in_a_storm(forks: int) -> None:
         mine.extend(channel)
 
     threads = [Parked(produce), *(Parked(lambda mine=mine: consume(mine)) for mine in received)]
-    _until(lambda: all(received))
+    settle_here(lambda: all(received))
 
     def body() -> Any:
         channel.drain()
@@ -483,7 +455,7 @@ def test_a_process_of_multiprocessing_may_use_what_it_inherited() -> None:
         Parked(lambda: channel.receive().sync(timeout=40)),
         Parked(lambda: event.wait().sync(timeout=40)),
     ]
-    _until(lambda: bool(channel.statistics().waiting_receivers and event.statistics().waiting))
+    settle_here(lambda: bool(channel.statistics().waiting_receivers and event.statistics().waiting))
     reading, writing = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(channel, event, writing))
     with forking():

@@ -191,7 +191,10 @@ async def settle(predicate: Callable[[], object]) -> None:
 
 def settle_here(predicate: Callable[[], object]) -> None:
     """`settle` for a plain thread, outside any run."""
-    ALL["threads"].run(settle, predicate)
+    end = time.monotonic() + NET
+    while not predicate():
+        assert time.monotonic() < end, f"not settled within {NET} s"
+        time.sleep(0.0002)
 
 
 @dataclass(frozen=True)
