@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, Self
 import pytest
 import trio
 import trio.testing
-from strangers import Stranger
+from strangers import Stranger, asleep
 from worlds import settle_here
 
 import chanlib
@@ -816,15 +816,24 @@ def test_signals_at_random_moments_do_no_harm_for_a_minute(most: int) -> None:
 
 # ----------------------------------------------------------------- Ctrl-C while everybody is parked
 def _strike(channel: Channel[int], parked: int) -> None:
-    """Ctrl-C once so many are parked. A signal may fall between the last look for signals and the sleep, where
-    CPython notices it only with the next one; hence again, until somebody has gone."""
-    settle_here(lambda: channel.statistics().waiting_receivers == parked)
+    """Ctrl-C once so many are parked and the main thread sleeps. A signal may fall between its last look for signals
+    and the sleep, where CPython notices it only with the next one; hence again, should it sleep on."""
+    main = threading.main_thread()
+    assert main.ident is not None
+    assert main.native_id is not None
+    sleeper = main.native_id
+
+    def all_parked() -> bool:
+        return channel.statistics().waiting_receivers == parked
+
+    settle_here(all_parked)
     for _ in range(40):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        settle_here(lambda: asleep(sleeper) or not all_parked())
+        if not all_parked():
+            return
+        signal.pthread_kill(main.ident, signal.SIGINT)
         again = monotonic() + 0.5
-        while monotonic() < again:
-            if channel.statistics().waiting_receivers != parked:
-                return
+        while all_parked() and monotonic() < again:
             threading.Event().wait(0.002)
 
 
