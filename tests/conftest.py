@@ -54,6 +54,12 @@ def loop_world(request: pytest.FixtureRequest) -> worlds.World:
     return worlds.ALL[request.param]
 
 
+@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in ("asyncio", "asyncio-debug", "uvloop")])
+def aio(request: pytest.FixtureRequest) -> worlds.World:
+    """Each loop of asyncio's kind: there a task can be cancelled natively."""
+    return worlds.ALL[request.param]
+
+
 @pytest.fixture(params=_pairs())
 def pair(request: pytest.FixtureRequest) -> worlds.Pair:
     """Two worlds that meet on one channel."""

@@ -12,18 +12,9 @@ from typing import Any
 
 import anyio
 import pytest
-import worlds
 from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
 
 from chanlib import Barrier, Event, WouldBlock, never, select
-
-
-@pytest.fixture(params=["asyncio", "asyncio-debug", "uvloop"])
-def aio(request: pytest.FixtureRequest) -> World:
-    """Each world in which a task can be cancelled natively."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    return worlds.ALL[request.param]
 
 
 async def parked(barrier: Barrier, number: int) -> None:

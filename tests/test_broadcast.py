@@ -17,7 +17,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-import worlds
 from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
 
 from chanlib import (
@@ -41,14 +40,6 @@ from chanlib.sides import SendSide
 
 REARMS = sys.version_info >= (3, 13)
 CAPACITIES = pytest.mark.parametrize("capacity", [1, 2, 3, 16])
-
-
-@pytest.fixture(params=["asyncio", "asyncio-debug", "uvloop"])
-def aio(request: pytest.FixtureRequest) -> World:
-    """Each world in which a task can be cancelled natively."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    return worlds.ALL[request.param]
 
 
 def taken(subscription: Subscription[Any]) -> list[Any]:

@@ -38,16 +38,6 @@ REARMS = sys.version_info >= (3, 13)  # `Task.uncancel` can take a pending cance
 NOTE = "value was delivered"
 LONG = 3600.0  # seconds: a limit that is not to be reached
 
-ASYNCIO = ["asyncio", "asyncio-debug", "uvloop"]
-
-
-@pytest.fixture(params=ASYNCIO)
-def aio(request: pytest.FixtureRequest) -> World:
-    """Each loop of asyncio's kind."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    return worlds.ALL[request.param]
-
 
 def here(step: Callable[[], object]) -> None:
     step()

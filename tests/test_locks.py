@@ -16,20 +16,11 @@ from typing import Any
 import anyio
 import pytest
 import trio
-import worlds
 from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
 
 from chanlib import Condition, Event, Lock, Semaphore, WouldBlock, never, select, sleep
 
 Limited = Semaphore | Lock
-
-
-@pytest.fixture(params=["asyncio", "asyncio-debug", "uvloop"])
-def aio(request: pytest.FixtureRequest) -> World:
-    """Each world in which a task can be cancelled natively."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    return worlds.ALL[request.param]
 
 
 async def waiting(thing: Semaphore | Lock | Condition, number: int) -> None:

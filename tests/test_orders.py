@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import ALL, Handle, Pair, World, settle, settle_here, spawn
+from worlds import Handle, Pair, World, settle, settle_here, spawn
 
 from chanlib import (
     Channel,
@@ -683,11 +683,8 @@ def test_capacity_length_and_statistics_in_every_order(world: World, order: Orde
 
 
 @pytest.mark.parametrize("order", ["lifo", "priority"])
-@pytest.mark.parametrize("aio", ["asyncio", "uvloop"])
-def test_a_value_that_a_cancelled_receive_gives_back_is_the_next(aio: str, order: Order) -> None:
+def test_a_value_that_a_cancelled_receive_gives_back_is_the_next(aio: World, order: Order) -> None:
     """Whatever the order: it had left the channel already, so it comes before what is in it."""
-    if aio == "uvloop":
-        pytest.importorskip("uvloop")
 
     async def body() -> None:
         ch = Channel[int](5, order=order)
@@ -700,7 +697,7 @@ def test_a_value_that_a_cancelled_receive_gives_back_is_the_next(aio: str, order
             await task
         assert ch.drain() == [5, *{"lifo": [1, 7], "priority": [1, 7]}[order]]
 
-    ALL[aio].run(body)
+    aio.run(body)
 
 
 @pytest.mark.parametrize("order", ["lifo", "priority"])

@@ -335,11 +335,8 @@ def test_what_is_over_refuses_under_every_policy_and_nothing_is_dropped(
     world.run(body)
 
 
-@pytest.mark.parametrize("aio", ["asyncio", "uvloop"])
-def test_a_value_given_back_is_the_oldest(aio: str) -> None:
+def test_a_value_given_back_is_the_oldest(aio: World) -> None:
     """It was taken by a receive that was cancelled: it has been inside for longest, so it is dropped first."""
-    if aio == "uvloop":
-        pytest.importorskip("uvloop")
 
     async def body() -> None:
         gone: list[int] = []
@@ -357,7 +354,7 @@ def test_a_value_given_back_is_the_oldest(aio: str) -> None:
         assert ch.drain() == [1, 2]
         assert counts(ch) == (3, 2, 1, 0)
 
-    ALL[aio].run(body)
+    aio.run(body)
 
 
 def test_with_priority_an_incomparable_value_is_refused_and_drops_nothing(world: World) -> None:

@@ -566,11 +566,7 @@ def test_a_reservation_cancelled_after_it_was_granted_loses_no_place(
     loop_world.run(body)
 
 
-@pytest.mark.parametrize("aio", ["asyncio", "uvloop"])
-def test_a_granted_reservation_cancelled_by_a_task_goes_to_the_next(aio: str) -> None:
-    if aio == "uvloop":
-        pytest.importorskip("uvloop")
-
+def test_a_granted_reservation_cancelled_by_a_task_goes_to_the_next(aio: World) -> None:
     async def body() -> None:
         ch = Channel[str](1)
         await ch.send("a")
@@ -583,7 +579,7 @@ def test_a_granted_reservation_cancelled_by_a_task_goes_to_the_next(aio: str) ->
         assert ch.drain() == ["b"]
         assert free(ch) == 1
 
-    ALL[aio].run(body)
+    aio.run(body)
 
 
 def test_a_reservation_whose_loop_is_over_gives_its_places_back() -> None:
