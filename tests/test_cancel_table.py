@@ -21,6 +21,7 @@ import anyio
 import pytest
 import trio
 import worlds
+from strangers import elsewhere, here
 from worlds import World, run_together, settle, spawn
 
 from chanlib import (
@@ -37,17 +38,6 @@ from chanlib import (
 REARMS = sys.version_info >= (3, 13)  # `Task.uncancel` can take a pending cancellation back
 NOTE = "value was delivered"
 LONG = 3600.0  # seconds: a limit that is not to be reached
-
-
-def here(step: Callable[[], object]) -> None:
-    step()
-
-
-def elsewhere(step: Callable[[], object]) -> None:
-    """Do it in another thread, while the thread of the loop stands still: the wake stays in the mailbox."""
-    thread = threading.Thread(target=step)
-    thread.start()
-    thread.join()
 
 
 Commit = Callable[[Callable[[], object]], None]

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+from strangers import elsewhere
 from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
 
 from chanlib import Condition, Event, Lock, Semaphore, WouldBlock, never, select, sleep
@@ -25,13 +26,6 @@ Limited = Semaphore | Lock
 
 async def waiting(thing: Semaphore | Lock | Condition, number: int) -> None:
     await settle(lambda: thing.statistics().waiting == number)
-
-
-def step_elsewhere(step: Callable[[], object]) -> None:
-    """By another thread, while that of the loop stands still: the wake stays in the mailbox."""
-    thread = threading.Thread(target=step)
-    thread.start()
-    thread.join()
 
 
 class Last:
@@ -213,7 +207,7 @@ def test_an_acquire_cancelled_after_it_was_served_passes_its_units_on(aio: World
         if where == "here":
             sem.release(2)
         else:
-            step_elsewhere(lambda: sem.release(2))
+            elsewhere(lambda: sem.release(2))
         first.cancel()
         with pytest.raises(ChildCancelled):
             await first.wait()
@@ -539,7 +533,7 @@ def test_releasing_what_another_holds_is_an_error_and_changes_nothing(world: Wor
             except RuntimeError as error:
                 errors.append(error)
 
-        step_elsewhere(run)
+        elsewhere(run)
         raise errors[0]
 
     world.run(body)
@@ -648,11 +642,11 @@ def test_with_in_plain_threads_excludes() -> None:
         thread.join()
     assert count == 800
     with pytest.raises(RuntimeError, match="plain thread"), lock:
-        step_elsewhere_raising(lock.release)
+        elsewhere_raising(lock.release)
     assert not lock.locked()
 
 
-def step_elsewhere_raising(step: Callable[[], object]) -> None:
+def elsewhere_raising(step: Callable[[], object]) -> None:
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -661,7 +655,7 @@ def step_elsewhere_raising(step: Callable[[], object]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    step_elsewhere(run)
+    elsewhere(run)
     if errors:
         raise errors[0]
 
@@ -1129,7 +1123,7 @@ def test_a_notification_that_meets_a_cancellation_is_passed_on(aio: World, where
             cond.notify()
             cond.release()
         else:
-            step_elsewhere(lambda: _notify(cond))
+            elsewhere(lambda: _notify(cond))
         first.cancel()  # before it could run
         with pytest.raises(ChildCancelled):
             await first.wait()

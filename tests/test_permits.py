@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strangers import elsewhere, here
 from worlds import ALL, ChildCancelled, Handle, Pair, World, run_together, settle, spawn
 
 from chanlib import (
@@ -521,17 +522,6 @@ def test_a_cancelled_reservation_in_the_middle_leaves_the_order_as_it_was(loop_w
         assert free(ch) == 2
 
     loop_world.run(body)
-
-
-def here(step: Callable[[], object]) -> None:
-    step()
-
-
-def elsewhere(step: Callable[[], object]) -> None:
-    """In another thread, while the thread of the loop stands still: the wake stays in the mailbox."""
-    thread = threading.Thread(target=step)
-    thread.start()
-    thread.join()
 
 
 @pytest.mark.parametrize("grant", [here, elsewhere])
