@@ -17,7 +17,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
+from worlds import ALL, ChildCancelled, Pair, World, parked, run_together, settle, settle_here, spawn, waiting
 
 from chanlib import (
     Broadcast,
@@ -58,16 +58,6 @@ def taken(subscription: Subscription[Any]) -> list[Any]:
             return [*found, "broken"]
         except HandleClosed:
             return [*found, "closed"]
-
-
-def waiting(broadcast: Broadcast[Any]) -> tuple[int, int]:
-    """How many senders and how many receivers wait."""
-    now = broadcast.statistics()
-    return now.waiting_senders, now.waiting_receivers
-
-
-async def parked(broadcast: Broadcast[Any], *, senders: int = 0, receivers: int = 0) -> None:
-    await settle(lambda: waiting(broadcast) == (senders, receivers))
 
 
 def full(capacity: int, **options: Any) -> tuple[Broadcast[Any], Subscription[Any]]:

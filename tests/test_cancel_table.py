@@ -22,7 +22,7 @@ import pytest
 import trio
 import worlds
 from strangers import elsewhere, here
-from worlds import World, run_together, settle, spawn
+from worlds import World, parked, run_together, settle, spawn, waiting
 
 from chanlib import (
     Channel,
@@ -70,18 +70,8 @@ receives = pytest.mark.parametrize(("receive", "shape"), list(RECEIVES.values())
 sends = pytest.mark.parametrize(("send", "result"), list(SENDS.values()), ids=list(SENDS))
 
 
-async def parked(ch: Channel[Any], *, senders: int = 0, receivers: int = 0) -> None:
-    """Wait until exactly so many wait there."""
-
-    def there() -> bool:
-        now = ch.statistics()
-        return (now.waiting_senders, now.waiting_receivers) == (senders, receivers)
-
-    await settle(there)
-
-
 def nobody_waits(*channels: Channel[Any]) -> bool:
-    return all(ch.statistics().waiting_senders == ch.statistics().waiting_receivers == 0 for ch in channels)
+    return all(waiting(ch) == (0, 0) for ch in channels)
 
 
 def full(capacity: int) -> Channel[Any]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import Handle, Pair, World, settle, settle_here, spawn
+from worlds import Handle, Pair, World, settle, settle_here, spawn, waiting
 
 from chanlib import (
     Channel,
@@ -33,12 +33,6 @@ from chanlib import (
 
 Order = Literal["fifo", "lifo", "priority"]
 ORDERS: list[Order] = ["fifo", "lifo", "priority"]
-
-
-def waiting(ch: Channel[Any]) -> tuple[int, int]:
-    """How many wait to send, and to receive."""
-    found = ch.statistics()
-    return found.waiting_senders, found.waiting_receivers
 
 
 async def parked_senders(ch: Channel[Any], *values: Any) -> list[Handle]:

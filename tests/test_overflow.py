@@ -15,7 +15,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, spawn
+from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, spawn, waiting
 
 from chanlib import (
     BrokenChannel,
@@ -37,12 +37,6 @@ DROPS: list[Overflow] = ["drop_oldest", "drop_newest"]
 orders = pytest.mark.parametrize("order", ORDERS)
 policies = pytest.mark.parametrize("overflow", POLICIES)
 drops = pytest.mark.parametrize("overflow", DROPS)
-
-
-def waiting(ch: Channel[Any]) -> tuple[int, int]:
-    """How many wait to send, and to receive."""
-    found = ch.statistics()
-    return found.waiting_senders, found.waiting_receivers
 
 
 def counts(ch: Channel[Any]) -> tuple[int, int, int, int]:

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strangers import elsewhere, here
-from worlds import ALL, ChildCancelled, Handle, Pair, World, run_together, settle, spawn
+from worlds import ALL, ChildCancelled, Handle, Pair, World, run_together, settle, spawn, waiting
 
 from chanlib import (
     BrokenChannel,
@@ -40,12 +40,6 @@ from chanlib import (
     select,
     sleep,
 )
-
-
-def waiting(ch: Any) -> tuple[int, int]:
-    """How many wait to send or to reserve, and to receive."""
-    found = ch.statistics()
-    return found.waiting_senders, found.waiting_receivers
 
 
 async def parked(ch: Any, *ops: Callable[[], Any]) -> list[Handle]:

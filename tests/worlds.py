@@ -197,6 +197,17 @@ def settle_here(predicate: Callable[[], object]) -> None:
         time.sleep(0.0002)
 
 
+def waiting(side: Any) -> tuple[int, int]:
+    """How many wait there to send or to reserve, and to receive."""
+    found = side.statistics()
+    return found.waiting_senders, found.waiting_receivers
+
+
+async def parked(side: Any, *, senders: int = 0, receivers: int = 0) -> None:
+    """Wait until exactly so many wait there."""
+    await settle(lambda: waiting(side) == (senders, receivers))
+
+
 @dataclass(frozen=True)
 class World:
     """A way to run a body."""
