@@ -17,7 +17,21 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from worlds import ALL, ChildCancelled, Pair, World, parked, run_together, settle, settle_here, spawn, waiting
+from values import Last, Thing
+from worlds import (
+    ALL,
+    ChildCancelled,
+    Pair,
+    World,
+    collect,
+    fail_in,
+    parked,
+    run_together,
+    settle,
+    settle_here,
+    spawn,
+    waiting,
+)
 
 from chanlib import (
     Broadcast,
@@ -67,30 +81,6 @@ def full(capacity: int, **options: Any) -> tuple[Broadcast[Any], Subscription[An
     for n in range(capacity):
         broadcast.send_nowait(n)
     return broadcast, slow
-
-
-async def collect(subscription: Subscription[Any], into: list[Any]) -> None:
-    async for item in subscription:
-        into.append(item)
-
-
-async def fail_in(context: Any, error: Exception) -> None:
-    async with context:
-        raise error
-
-
-class Thing:
-    """A value that can be watched dying."""
-
-
-class Last:
-    """A value that makes a call when it dies."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    def __del__(self) -> None:
-        self.call()
 
 
 # ----------------------------------------------------------------- everything to everybody

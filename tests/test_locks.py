@@ -17,6 +17,7 @@ import anyio
 import pytest
 import trio
 from strangers import elsewhere
+from values import Last
 from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
 
 from chanlib import Condition, Event, Lock, Semaphore, WouldBlock, never, select, sleep
@@ -26,16 +27,6 @@ Limited = Semaphore | Lock
 
 async def waiting(thing: Semaphore | Lock | Condition, number: int) -> None:
     await settle(lambda: thing.statistics().waiting == number)
-
-
-class Last:
-    """Makes a call when it dies."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    def __del__(self) -> None:
-        self.call()
 
 
 # ===================================================================== Semaphore

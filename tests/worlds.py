@@ -21,7 +21,8 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,6 +207,18 @@ def waiting(side: Any) -> tuple[int, int]:
 async def parked(side: Any, *, senders: int = 0, receivers: int = 0) -> None:
     """Wait until exactly so many wait there."""
     await settle(lambda: waiting(side) == (senders, receivers))
+
+
+async def collect(side: AsyncIterable[Any], into: list[Any]) -> None:
+    """All that comes, to its end."""
+    async for item in side:
+        into.append(item)
+
+
+async def fail_in(context: AbstractAsyncContextManager[Any], error: Exception) -> None:
+    """Leave the `async with` by an error."""
+    async with context:
+        raise error
 
 
 @dataclass(frozen=True)
