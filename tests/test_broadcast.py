@@ -10,7 +10,6 @@ import asyncio
 import gc
 import math
 import random
-import sys
 import threading
 import weakref
 from collections import Counter
@@ -20,6 +19,7 @@ import pytest
 from values import Last, Thing
 from worlds import (
     ALL,
+    REARMS,
     ChildCancelled,
     Pair,
     World,
@@ -52,7 +52,6 @@ from chanlib import (
 )
 from chanlib.sides import SendSide
 
-REARMS = sys.version_info >= (3, 13)
 CAPACITIES = pytest.mark.parametrize("capacity", [1, 2, 3, 16])
 
 

@@ -22,7 +22,7 @@ import pytest
 import trio
 import worlds
 from strangers import elsewhere, here
-from worlds import World, parked, run_together, settle, spawn, waiting
+from worlds import REARMS, World, parked, run_together, settle, spawn, waiting
 
 from chanlib import (
     Channel,
@@ -35,7 +35,6 @@ from chanlib import (
     select,
 )
 
-REARMS = sys.version_info >= (3, 13)  # `Task.uncancel` can take a pending cancellation back
 NOTE = "value was delivered"
 LONG = 3600.0  # seconds: a limit that is not to be reached
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable
@@ -31,6 +32,9 @@ from trio.abc import Clock
 
 from chanlib._core.running import run_here
 
+# Of `Task.cancel` that meets a send which was delivered: does the send return (`Task.uncancel` can take a pending
+# cancellation back), or raise with a note?
+REARMS = sys.version_info >= (3, 13)
 NET = 20.0  # seconds after which something that should settle is given up: a safety net
 
 Body = Callable[..., Awaitable[Any]]
