@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from worlds import World, settle, spawn
+from worlds import ALL, World, parked, settle, spawn
 
 from chanlib import (
     Channel,
@@ -317,7 +317,7 @@ def test_an_error_of_on_undelivered_does_not_replace_a_cancellation(monkeypatch:
     async def main() -> None:
         channel = Channel[int](1, on_undelivered=refuse)
         task = asyncio.create_task(channel.receive())
-        await asyncio.sleep(0)
+        await parked(channel, receivers=1)
         channel.send_nowait(1)
         channel.cancel()
         task.cancel()
@@ -325,7 +325,7 @@ def test_an_error_of_on_undelivered_does_not_replace_a_cancellation(monkeypatch:
             await task
         assert task.cancelled()
 
-    asyncio.run(main())
+    ALL["asyncio"].run(main)
     assert [type(error) for error in told] == [ExceptionGroup]
 
 
@@ -388,14 +388,14 @@ def test_a_value_moved_into_the_buffer_from_a_waiting_sender_counts_for_the_peak
     async def main() -> None:
         channel = Channel[int](1)
         receiving = asyncio.create_task(channel.receive())
-        await asyncio.sleep(0)
+        await parked(channel, receivers=1)
         channel.send_nowait(1)  # handed over: the buffer was never used
         receiving.cancel()
         await asyncio.wait([receiving])  # given back
         sending = asyncio.create_task(channel.send(2))
-        await asyncio.sleep(0)
+        await parked(channel, senders=1)
         assert await channel.receive() == 1
         assert channel.statistics()[1] == channel.statistics().peak == 1
         await sending
 
-    asyncio.run(main())
+    ALL["asyncio"].run(main)

@@ -185,7 +185,9 @@ def test_one_in_a_cancelled_scope_has_not_come(loop_world: World) -> None:
 def test_a_native_cancel_after_all_have_come_holds_up_none_of_the_others(aio: World) -> None:
     async def body() -> None:
         barrier = Barrier(3)
-        first, second = spawn(barrier.wait), spawn(barrier.wait)
+        first = spawn(barrier.wait)
+        await parked(barrier, 1)
+        second = spawn(barrier.wait)
         await parked(barrier, 2)
         assert barrier.wait().poll() == 2
         first.cancel()

@@ -398,7 +398,7 @@ def test_an_item_given_back_after_close_is_received_before_the_end(aio: World, c
         commit(lambda: ch.send_nowait("a"))
         ch.close()
         with pytest.raises(EndOfChannel):
-            await ch.receive()  # documented: the item may appear after others saw the end
+            ch.receive_nowait()  # documented: the item may appear after others saw the end
         task.cancel()
         await cancelled(task)
         assert await ch.receive() == "a"

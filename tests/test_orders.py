@@ -684,8 +684,9 @@ def test_a_value_that_a_cancelled_receive_gives_back_is_the_next(aio: World, ord
         ch = Channel[int](5, order=order)
         task = asyncio.ensure_future(ch.receive())
         await settle(lambda: waiting(ch) == (0, 1))
-        await ch.send(5)  # the task has it
-        await ch.send_all([7, 1])
+        ch.send_nowait(5)  # the task has it, and must not run before it is cancelled: nothing is awaited
+        ch.send_nowait(7)
+        ch.send_nowait(1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
