@@ -3,7 +3,8 @@
 A channel is a ring (`_core`) with a policy on top: names, errors, what becomes of values nobody will get. It ends
 by `close()`, after which receivers drain it, or by `cancel()`, which discards what is in it.
 
-Lock discipline: whatever touches the ring's state goes through `Ring._locked`; `on_undelivered` is called outside.
+Lock discipline: whatever touches the ring's state goes through `Ring._locked`; `on_undelivered` is called outside, and
+values that nobody will get die there.
 """
 
 from __future__ import annotations
@@ -298,6 +299,7 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
 
     def _end_locked(self, end: int, cause: BaseException | None) -> bool:
         if self._end < end and (cause is not None or not self._end):
+            self._drop(self._cause)
             self._cause = cause
         return self._finish(end)
 
@@ -319,8 +321,8 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         super()._conclude()
         self._tell_closing()
 
-    def _bin(self) -> deque[T] | None:
-        if self._undelivered is not None and self._unwanted is None:
+    def _bin(self) -> deque[T]:
+        if self._unwanted is None:
             self._unwanted = deque()
         return self._unwanted
 
@@ -329,18 +331,22 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
             self._after.append(_Undelivered(self))
 
     def _tell_undelivered(self) -> None:
-        """Outside the lock: hand over what will never be delivered. Errors are raised together, at the end."""
+        """Outside the lock: let go of what will never be delivered, and hand it over if that is asked for.
+
+        Errors are raised together, at the end.
+        """
         tell, unwanted = self._undelivered, self._unwanted
         errors: list[Exception] = []
-        while tell is not None and unwanted is not None:
+        while unwanted:
             try:
                 value = unwanted.popleft()
-            except IndexError:
+            except IndexError:  # somebody else was at it too
                 break
-            try:
-                tell(value)
-            except Exception as error:
-                errors.append(error)
+            if tell is not None:
+                try:
+                    tell(value)
+                except Exception as error:
+                    errors.append(error)
         if errors:
             raise ExceptionGroup(f"on_undelivered of {self!r} failed", errors)
 
@@ -401,7 +407,7 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
 
 
 class _Undelivered:
-    """Tells `on_undelivered` once the lock is free."""
+    """Empties the bin once the lock is free."""
 
     __slots__ = ("channel",)
 

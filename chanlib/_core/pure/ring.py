@@ -8,7 +8,7 @@ Invariants, whenever the lock is free:
 2.  Senders wait only while there is no room. Whoever makes room moves the first of them into it (`_refill`),
     so nobody passes a waiting sender.
 3.  A value sits in exactly one place: with the operation that sends it, in the buffer, in `_returned`, with a
-    receiver that was served, or it has gone to `_undelivered`.
+    receiver that was served, or in the `_bin`, for it must not die under the lock.
 4.  `_returned` holds what cancelled receivers gave back, as (order of its commit, value), sorted: it is received
     before the buffer, in the order in which it was first taken. It may exceed the capacity for a moment.
 5.  `_room` is the capacity less `_held` while the way into the buffer is free of anything else to look at: open,
@@ -152,8 +152,6 @@ class Ring(Source, Generic[T]):
         if self._overflow == RAISE:
             raise self._full()
         unwanted: Any = self._bin()
-        if unwanted is None:
-            unwanted = []
         if self._overflow == DROP_OLDEST:
             self._displace(value, unwanted)
         else:
@@ -296,18 +294,18 @@ class Ring(Source, Generic[T]):
             self._room = -1
             self._peak = max(self._peak, int(min(self._buffered(), self._capacity)))  # not what is above it
 
-    def _bin(self) -> deque[T] | None:
-        """Where values go that were taken and will never be delivered, if anybody wants to know."""
-        return None
+    def _bin(self) -> deque[T]:
+        """Where values go that were taken and will never be delivered."""
+        raise NotImplementedError
 
     def _tell(self) -> None:
-        """See to it that what is in the bin is told outside the lock. Can be repeated."""
+        """See to it that the bin is emptied outside the lock, and told of to who wants to know. Can be repeated."""
+        raise NotImplementedError
 
     def _discard(self, values: list[T]) -> None:
         unwanted = self._bin()
-        if unwanted is not None:
-            unwanted += values
-            self._tell()
+        unwanted += values
+        self._tell()
 
     def _finish(self, end: int) -> bool:
         """Close, or cancel. False if that had happened before."""
@@ -326,13 +324,13 @@ class Ring(Source, Generic[T]):
             if self._buffer or self._returned:
                 rest = [value for _, value in self._returned]
                 rest += self._buffer
-                count, unwanted, fresh = len(rest), self._bin(), deque[T]()
+                count, fresh = len(rest), deque[T]()
+                unwanted: Any = self._bin()
                 # from here on no call: an interrupt finds all of it done, or nothing
                 self._returned = []
                 self._buffer = fresh
                 self._dropped += count
-                if unwanted is not None:
-                    unwanted += rest
+                unwanted += rest
             self._tell()
         self._refresh()
 
@@ -530,9 +528,10 @@ class SendSome(Sending[int]):
             try:
                 if not ring._put(value) and ring._crowd(value) is PENDING:
                     break
-            except Exception:  # full, or not to be compared: the first ones are in
+            except Exception as error:  # full, or not to be compared: the first ones are in
                 if not count:
                     raise
+                ring._drop(error)
                 break
             count += 1
         return PENDING if self._value and not count else count
@@ -632,9 +631,10 @@ class ReceiveSome(Receiving[list[T]]):
         while len(values) < self._max:
             try:
                 value = ring._take()
-            except Exception:  # of a comparison: what was taken before must not be lost
+            except Exception as error:  # of a comparison: what was taken before must not be lost
                 if not values:
                     raise
+                ring._drop(error)
                 break
             if value is PENDING:
                 break
