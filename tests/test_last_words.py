@@ -7,17 +7,22 @@ may die while a lock is held: by re-entrancy alone this thread would go on, the 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
 from chanlib import (
+    Barrier,
     Broadcast,
     Channel,
     ChannelError,
+    HandleClosed,
     Lagged,
     Receiver,
     Sender,
@@ -135,6 +140,43 @@ def test_a_value_given_back_to_what_was_cancelled_dies_outside_the_lock(heard: l
     assert channel.statistics().dropped == len(heard) == 1
 
 
+def test_a_value_that_the_sender_has_taken_out_of_its_list_dies_outside_the_lock(heard: list[bool]) -> None:
+    channel: Channel[Any] = Channel(0)
+
+    async def main() -> None:
+        values: list[Any] = [Will(uses(channel), heard)]
+        sending = asyncio.ensure_future(channel.send_some(values))
+        await until(lambda: channel.statistics().waiting_senders)
+        values[0] = None
+        sending.cancel()
+        await asyncio.wait([sending])
+
+    asyncio.run(main())
+    assert len(heard) == 1
+
+
+def test_a_value_that_was_refused_because_its_end_was_closed_is_not_kept(heard: list[bool]) -> None:
+    tx, rx = open_channel[Any](0)
+
+    async def main() -> None:
+        twin = tx.clone()
+        first = asyncio.ensure_future(tx.send("first"))
+        await until(lambda: tx.statistics().waiting_senders == 1)
+        second = asyncio.ensure_future(twin.send(Will(lambda: rx.receive_some(0).poll(), heard)))
+        await until(lambda: tx.statistics().waiting_senders == 2)
+        twin.close()
+        await asyncio.wait([second])
+        assert type(second.exception()) is HandleClosed
+        del second
+        gc.collect()  # its error leads to it
+        assert len(heard) == 1
+        assert await rx.receive() == "first"
+        await first
+
+    with tx, rx:
+        asyncio.run(main())
+
+
 def test_a_cause_that_is_replaced_dies_outside_the_lock(heard: list[bool]) -> None:
     channel: Channel[Any] = Channel(1)
     channel.close(Cause(Will(uses(channel), heard)))
@@ -194,3 +236,42 @@ def test_the_value_before_a_change_of_a_watch_dies_outside_the_lock(heard: list[
 
 
 # ----------------------------------------------------------------- who has waited, and is gone
+def test_a_party_of_a_dead_loop_dies_outside_the_lock_of_the_barrier(heard: list[bool]) -> None:
+    barrier = Barrier(3)
+
+    async def party(_: object) -> None:
+        await barrier.wait()
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # "Task was destroyed but it is pending"
+    task = loop.create_task(party(Will(lambda: barrier.wait().poll(), heard)))
+    while not barrier.statistics().waiting:
+        loop.run_until_complete(asyncio.sleep(0))
+    del task
+    loop.close()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            barrier.wait().sync(timeout=0)
+    del loop
+    gc.collect()
+    assert len(heard) == 1
+
+
+def test_the_context_of_a_trio_task_that_gave_up_is_not_kept(heard: list[bool]) -> None:
+    channel: Channel[Any] = Channel(0)
+    mine: contextvars.ContextVar[Any] = contextvars.ContextVar("mine", default=None)
+
+    async def give_up() -> None:
+        mine.set(Will(uses(channel), heard))
+        with trio.move_on_after(1):
+            await channel.receive()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_up)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        gc.collect()
+        assert len(heard) == 1
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
