@@ -22,6 +22,7 @@ from chanlib import (
     Broadcast,
     Channel,
     ChannelError,
+    Future,
     HandleClosed,
     Lagged,
     Receiver,
@@ -236,6 +237,20 @@ def test_the_value_before_a_change_of_a_watch_dies_outside_the_lock(heard: list[
 
 
 # ----------------------------------------------------------------- who has waited, and is gone
+def test_what_the_error_of_a_future_keeps_alive_dies_outside_the_lock(heard: list[bool]) -> None:
+    future: Future[None] = Future()
+    future.set_exception(ZeroDivisionError())
+
+    def ask(_: object = None) -> None:
+        with pytest.raises(ZeroDivisionError):
+            future.wait().sync()
+
+    ask(Will(lambda: future.add_done_callback(lambda _: None), heard))  # until the error is raised again
+    assert not heard
+    ask()
+    assert len(heard) == 1
+
+
 def test_a_party_of_a_dead_loop_dies_outside_the_lock_of_the_barrier(heard: list[bool]) -> None:
     barrier = Barrier(3)
 
