@@ -23,24 +23,11 @@ from .pure.leaf import Leaf
 from .pure.ops import PENDING, Op, seconds, who_performs
 from .pure.queued import Queued, QueuedLeaf
 from .pure.reserving import Places, Reserve
-from .pure.ring import (
-    CANCELLED,
-    CLOSED,
-    DROP_NEWEST,
-    DROP_OLDEST,
-    RAISE,
-    WAIT,
-    Drain,
-    Receive,
-    ReceiveSome,
-    Ring,
-    RingLeaf,
-    Send,
-    SendSome,
-)
+from .pure.ring import CANCELLED, CLOSED, DROP_NEWEST, DROP_OLDEST, RAISE, WAIT, Ring
 from .pure.select import Choice, Mapped, Never, Select, Within
 from .pure.source import Reentered, Source, transact
 from .pure.timer import Instant, Sleep, clock_here
+from .pure.transfer import Drain, Receive, ReceiveSome, RingLeaf, Send, SendSome
 from .pure.waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN, Waiter, WaitQueue
 
 __all__ = [
