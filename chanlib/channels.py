@@ -123,7 +123,7 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         self._cause: BaseException | None = None
         self._closing = None
         self._undelivered = on_undelivered
-        self._unwanted: deque[T] | None = None  # made when needed
+        self._unwanted: _Bin[T] | None = None  # made when needed
 
     # ------------------------------------------------------------- sending
     def send(self, value: T, /) -> Op[None]:
@@ -323,30 +323,26 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
 
     def _bin(self) -> deque[T]:
         if self._unwanted is None:
-            self._unwanted = deque()
+            self._unwanted = _Bin()
         return self._unwanted
 
     def _tell(self) -> None:
         if self._unwanted:
-            self._after.append(_Undelivered(self))
+            self._after.append(self._unwanted if self._undelivered is None else _Undelivered(self))
 
     def _tell_undelivered(self) -> None:
-        """Outside the lock: let go of what will never be delivered, and hand it over if that is asked for.
-
-        Errors are raised together, at the end.
-        """
+        """Outside the lock: hand over what will never be delivered. Errors are raised together, at the end."""
         tell, unwanted = self._undelivered, self._unwanted
         errors: list[Exception] = []
-        while unwanted:
+        while tell is not None and unwanted is not None:
             try:
                 value = unwanted.popleft()
-            except IndexError:  # somebody else was at it too
+            except IndexError:
                 break
-            if tell is not None:
-                try:
-                    tell(value)
-                except Exception as error:
-                    errors.append(error)
+            try:
+                tell(value)
+            except Exception as error:
+                errors.append(error)
         if errors:
             raise ExceptionGroup(f"on_undelivered of {self!r} failed", errors)
 
@@ -406,8 +402,15 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         return f"<Channel {self._label(self._name)} {self._buffered()}/{capacity}{state}>"
 
 
+class _Bin(deque[T]):
+    """What will never be delivered. Nobody wants to know of it: it is emptied once the lock is free."""
+
+    __slots__ = ()
+    wake = deque[T].clear
+
+
 class _Undelivered:
-    """Empties the bin once the lock is free."""
+    """Tells `on_undelivered` once the lock is free."""
 
     __slots__ = ("channel",)
 

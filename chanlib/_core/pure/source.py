@@ -175,7 +175,7 @@ class Source:
 
     def _drop(self, thing: object) -> None:
         """Under the lock: `thing` is let go of. If nobody else has it, it dies once the lock is free."""
-        self._after.append(_Dropped(thing))
+        self._after.append(_Dropped((thing,)))
 
     def _forget_waiters(self) -> None:
         """After a fork, in the child: whoever waited lives in the parent."""
@@ -219,14 +219,11 @@ class Deferred:
             report(error, "Error in a call deferred until a lock was free", call)
 
 
-class _Dropped:
-    __slots__ = ("thing",)
+class _Dropped(list[object]):
+    """What is let go of once the lock is free."""
 
-    def __init__(self, thing: object) -> None:
-        self.thing = thing
-
-    def wake(self) -> None:
-        self.thing = None
+    __slots__ = ()
+    wake = list[object].clear
 
 
 def transact(sources: Sequence[Source], step: Callable[[], Any]) -> Any:
