@@ -3,15 +3,16 @@
 Two engines, one behaviour: `pure` is the reference, written for reading. A native twin will stand beside it and be
 taken unless `CHANLIB_PURE=1` is set. Whatever is imported from here exists in both, with the same meaning:
 
-    Source, Queued, Ring, Latch, Counter    what is waited on
+    Source, Queued              what is waited on; Ring, Latch, Counter: the kinds of it
     Op, Leaf, Choice            operations; Select, Mapped, Within, Never: the kinds of choice
-    Send, Receive, Reserve ...  the leaves of a ring; Passed, that of a latch; Acquire
+    QueuedLeaf, Send, Reserve   and others: the leaves of a queue and a ring; Passed, that of a latch; Acquire
     Instant, Sleep              the timer leaf
     Waiter, WaitQueue           who is parked, and where
     transact                    several sources under their locks
 
 and what the engine calls on its side: `lane` (world and budget), `parking` (which waiter parks in a world), and the
-hooks `Ring._over(kind)` that make a channel's errors. Everything else is Python above the boundary.
+hooks `Ring._over(kind)` that make a channel's errors, `Ring._bin()` and `Ring._tell()` that take what nobody will get.
+Everything else is Python above the boundary.
 """
 
 from __future__ import annotations
