@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, NamedTuple
 
-from ._core.engine import CLAIMED, PENDING, SERVED, Leaf, Op, Source, WaitQueue
+from ._core.engine import CLAIMED, PENDING, SERVED, Op, Queued, QueuedLeaf
+from .checks import check_count
 
 __all__ = ["Barrier", "BarrierStatistics"]
 
@@ -17,7 +18,7 @@ class BarrierStatistics(NamedTuple):
     waiting: int
 
 
-class Barrier(Source):
+class Barrier(Queued):
     """Lets its waiters go on, all at once, whenever `parties` of them have come; then it starts afresh.
 
     Tasks and threads of any kind may meet. One who gives up (a timeout, a cancellation, another arm of its select)
@@ -25,18 +26,13 @@ class Barrier(Source):
     Source of the semantics: tokio's `Barrier`; the result as of `threading.Barrier`.
     """
 
-    __slots__ = ("_meeting", "_name", "_parties", "_queue")
+    __slots__ = ("_meeting", "_name", "_parties")
 
     def __init__(self, parties: int, /, *, name: str | None = None) -> None:
-        what = f"parties must be an integer of at least 1, not {parties!r}"
-        if isinstance(parties, bool) or not isinstance(parties, int):
-            raise TypeError(what)
-        if parties < 1:
-            raise ValueError(what)
+        check_count(parties, "parties", 1)
         super().__init__()
         self._parties = parties
         self._name = name
-        self._queue = WaitQueue()
         self._meeting: list[Any] = []  # those who have been claimed to go on together
 
     def wait(self) -> Op[int]:
@@ -55,7 +51,7 @@ class Barrier(Source):
 
     def statistics(self) -> BarrierStatistics:
         """A snapshot; never blocks."""
-        return BarrierStatistics(parties=self._parties, waiting=self._queue.live())
+        return BarrierStatistics(parties=self._parties, waiting=self._waiting())
 
     def _arrive(self) -> Any:
         """Under the lock: the place of the one who comes last, or PENDING."""
@@ -90,15 +86,14 @@ class Barrier(Source):
         self._meeting = []
 
     def _forget_waiters(self) -> None:
-        self._queue = WaitQueue()
+        super()._forget_waiters()
         self._meeting = []
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Barrier {label} {self._queue.live()}/{self._parties}>"
+        return f"<Barrier {self._label(self._name)} {self._waiting()}/{self._parties}>"
 
 
-class _Meet(Leaf[int]):
+class _Meet(QueuedLeaf[int]):
     __slots__ = ()
 
     def __init__(self, barrier: Barrier) -> None:
@@ -106,12 +101,6 @@ class _Meet(Leaf[int]):
 
     def _attempt(self, barrier: Barrier) -> Any:
         return barrier._arrive()
-
-    def _enqueue(self, barrier: Barrier, waiter: Any) -> None:
-        barrier._queue.append(waiter)
-
-    def _withdraw(self, barrier: Barrier, waiter: Any) -> None:
-        barrier._queue.withdrawn()
 
     def _ended(self, barrier: Barrier, waiter: Any) -> BaseException:
         return RuntimeError(f"the loop of a party of {barrier!r} is closed")

@@ -21,16 +21,12 @@ import math
 import operator
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
-from ._core.engine import ENDED, PENDING, SERVED, Leaf, Op, Passed, Reentered, Source, WaitQueue, consume
-from .blocks import ClosedAtEnd
-from .channels import Closing
-from .errors import BrokenChannel, ChannelFull, EndOfChannel, HandleClosed, Lagged, WouldBlock
+from ._core.engine import ENDED, PENDING, SERVED, Op, QueuedLeaf, Reentered, WaitQueue, consume
+from .endings import Closes, Ending
+from .errors import ChannelFull, Lagged, WouldBlock
 from .subscriptions import Cursor, Subscription
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Broadcast", "BroadcastStatistics"]
 
@@ -48,7 +44,7 @@ class BroadcastStatistics(NamedTuple):
     sent: int
 
 
-class Broadcast(Source, ClosedAtEnd, Generic[T]):
+class Broadcast(Ending, Closes, Generic[T]):
     """Values from senders to all subscribers.
 
     `capacity` (at least 1, or `math.inf`) is how far the fastest may be ahead of the slowest. `overflow` says what
@@ -66,8 +62,6 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
 
     __slots__ = (
         "_capacity",
-        "_cause",
-        "_closed",
         "_closing",
         "_cursors",
         "_first",
@@ -75,7 +69,6 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
         "_lags",
         "_name",
         "_replay",
-        "_senders",
         "_unread",
     )
 
@@ -105,10 +98,7 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
         self._items: deque[list[Any]] = deque()
         self._first = self._unread = 0
         self._cursors: dict[int, Cursor] = {}
-        self._senders = WaitQueue()
-        self._closed = False
-        self._cause: BaseException | None = None
-        self._closing: Closing | None = None
+        self._closing = None
 
     # ------------------------------------------------------------- sending
     def send(self, value: T, /) -> Op[None]:
@@ -144,6 +134,7 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
         self._advance()
 
     def _drop_first(self) -> None:
+        self._drop(self._items[0])
         self._first += 1  # the call comes last, for the sake of interrupts
         if self._unread < self._first:
             self._unread = self._first
@@ -158,8 +149,8 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
 
     def _refill(self) -> None:
         """There may be room: let waiting senders send."""
-        while self._senders and not self._full():
-            sender = self._senders.claim(self._after)
+        while self._queue and not self._full():
+            sender = self._queue.claim(self._after)
             if sender is None:
                 return
             entry = [sender.value, len(self._cursors)]
@@ -223,7 +214,7 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
         entry[1] -= 1
         if not entry[1]:
             self._advance()
-            if self._senders:
+            if self._queue:
                 self._refill()
         return entry[0]
 
@@ -233,30 +224,14 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
 
         Senders that wait fail with `HandleClosed`, unsent. Returns True the first time. Never blocks; from anywhere.
         """
-        if cause is not None and not isinstance(cause, BaseException):
-            raise TypeError(f"cause must be an exception or None, not {cause!r}")
-        try:
-            first: bool = self._locked(self._close_locked, cause)
-        except Reentered as inside:
-            inside.source._defer(lambda: self.close(cause))
-            return not self._closed
-        return first
-
-    def _close_locked(self, cause: BaseException | None) -> bool:
-        if self._closed:
-            return False
-        self._cause = cause
-        self._closed = True
-        self._conclude()
-        return True
+        return super().close(cause)
 
     def _conclude(self) -> None:
-        while (sender := self._senders.claim(self._after)) is not None:
+        while self._queue and (sender := self._queue.claim(self._after)) is not None:
             sender.state = ENDED
         for cursor in self._cursors.values():
             self._wake(cursor)
-        if self._closing is not None and not self._closing._set:
-            self._after.append(self._closing)
+        self._tell_closing()
 
     def _mend(self) -> None:
         if self._closed:
@@ -264,34 +239,8 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
         self._published()
         self._refill()
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close()` was called."""
-        return self._closed
-
-    def wait_closed(self) -> Op[None]:
-        """Wait until it is closed."""
-        if self._closing is None:
-            self._locked(self._watch_closing)
-        assert self._closing is not None
-        return Passed(self._closing)
-
-    def _watch_closing(self) -> None:
-        if self._closing is None:
-            closing = Closing(self)
-            closing._set = self._closed
-            self._closing = closing
-
-    def _sender_error(self) -> HandleClosed:
-        return HandleClosed(f"{self!r} is closed", channel=self, cause=self._cause)
-
-    def _receiver_error(self) -> BrokenChannel | EndOfChannel:
-        if self._cause is not None:
-            return BrokenChannel(f"{self!r} ended with an error", channel=self, cause=self._cause)
-        return EndOfChannel(f"{self!r} has ended", channel=self)
-
     def _forget_waiters(self) -> None:
-        self._senders = WaitQueue()
+        super()._forget_waiters()
         for cursor in self._cursors.values():
             cursor.queue = WaitQueue()
 
@@ -307,17 +256,16 @@ class Broadcast(Source, ClosedAtEnd, Generic[T]):
             capacity=self._capacity,
             buffered=len(self._items),
             subscribers=len(self._cursors),
-            waiting_senders=self._senders.live(),
+            waiting_senders=self._waiting(),
             waiting_receivers=sum(cursor.queue.live() for cursor in list(self._cursors.values())),
             sent=self._first + len(self._items),
         )
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Broadcast {label} to {len(self._cursors)}{' closed' if self._closed else ''}>"
+        return f"<Broadcast {self._label(self._name)} to {len(self._cursors)}{' closed' if self._closed else ''}>"
 
 
-class _Send(Leaf[None]):
+class _Send(QueuedLeaf[None]):
     __slots__ = ("_value",)
 
     def __init__(self, broadcast: Broadcast[Any], value: Any) -> None:
@@ -326,7 +274,7 @@ class _Send(Leaf[None]):
 
     def _attempt(self, broadcast: Broadcast[Any]) -> Any:
         if broadcast._closed:
-            raise broadcast._sender_error()
+            raise broadcast._shut()
         if broadcast._full():
             return PENDING
         broadcast._items.append([self._value, len(broadcast._cursors)])
@@ -335,16 +283,13 @@ class _Send(Leaf[None]):
 
     def _enqueue(self, broadcast: Broadcast[Any], waiter: Any) -> None:
         waiter.value = self._value
-        broadcast._senders.append(waiter)
-
-    def _withdraw(self, broadcast: Broadcast[Any], waiter: Any) -> None:
-        broadcast._senders.withdrawn()
+        broadcast._stand(waiter)
 
     def _undo(self, broadcast: Broadcast[Any], waiter: Any) -> bool:
         return False
 
     def _ended(self, broadcast: Broadcast[Any], waiter: Any) -> BaseException:
-        return broadcast._sender_error()
+        return broadcast._shut()
 
     def _would_block(self, broadcast: Broadcast[Any]) -> WouldBlock:
         return ChannelFull(f"{broadcast!r} is full: its slowest subscriber has {broadcast._capacity} values to get")

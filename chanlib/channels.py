@@ -3,7 +3,8 @@
 A channel is a ring (`_core`) with a policy on top: names, errors, what becomes of values nobody will get. It ends
 by `close()`, after which receivers drain it, or by `cancel()`, which discards what is in it.
 
-Lock discipline: whatever touches the ring's state goes through `Ring._locked`; `on_undelivered` is called outside.
+Lock discipline: whatever touches the ring's state goes through `Ring._locked`; `on_undelivered` is called outside, and
+values that nobody will get die there.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from ._core.engine import (
+    CANCELLED,
+    CLOSED,
     DROP_NEWEST,
     DROP_OLDEST,
     PENDING,
     RAISE,
     WAIT,
     Drain,
-    Latch,
     Op,
-    Passed,
+    Order,
     Receive,
     ReceiveSome,
     Reentered,
@@ -32,14 +34,13 @@ from ._core.engine import (
     SendSome,
 )
 from .blocks import ClosedAtEnd
+from .checks import check_cause, check_max
+from .endings import Closes
 from .errors import BrokenChannel, ChannelClosed, ChannelFull, EndOfChannel, HandleClosed
 from .iterating import Received
 from .permits import Permit
 from .sending import SendAll
 from .views import ReceiveView, SendView
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Channel", "ChannelStatistics"]
 
@@ -47,7 +48,7 @@ T = TypeVar("T")
 
 Overflow = Literal["wait", "raise", "drop_oldest", "drop_newest"]
 
-_ORDERS = ("fifo", "lifo", "priority")
+_ORDERS = get_args(Order)
 _POLICIES = {"wait": WAIT, "raise": RAISE, "drop_oldest": DROP_OLDEST, "drop_newest": DROP_NEWEST}
 
 
@@ -66,7 +67,7 @@ class ChannelStatistics(NamedTuple):
     peak: int
 
 
-class Channel(Ring[T], Received[T], ClosedAtEnd):
+class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
     """A channel of values of type `T` for any number of senders and receivers.
 
     `capacity` is how many values it holds for receivers to come: 0 means rendezvous (a send returns only after
@@ -104,7 +105,7 @@ class Channel(Ring[T], Received[T], ClosedAtEnd):
         self,
         capacity: float,
         *,
-        order: Literal["fifo", "lifo", "priority"] = "fifo",
+        order: Order = "fifo",
         overflow: Overflow = "wait",
         name: str | None = None,
         on_undelivered: Callable[[T], object] | None = None,
@@ -120,9 +121,9 @@ class Channel(Ring[T], Received[T], ClosedAtEnd):
             raise TypeError(f"on_undelivered must be a function of one value, not {on_undelivered!r}")
         self._name = name
         self._cause: BaseException | None = None
-        self._closing: Closing | None = None
+        self._closing = None
         self._undelivered = on_undelivered
-        self._unwanted: deque[T] | None = None  # made when needed
+        self._unwanted: _Bin[T] | None = None  # made when needed
 
     # ------------------------------------------------------------- sending
     def send(self, value: T, /) -> Op[None]:
@@ -257,14 +258,9 @@ class Channel(Ring[T], Received[T], ClosedAtEnd):
         `receive_some(0)` is `[]` at once. Raises as `receive`.
         """
         op: ReceiveSome[T] = ReceiveSome()
-        op._max = self._check_max(max)
+        op._max = check_max(max)
         op._src = self
         return op
-
-    def _check_max(self, value: Any) -> float:
-        if isinstance(value, bool) or not (value == math.inf or isinstance(value, int)) or value < 0:
-            raise ValueError(f"max must be an integer of at least 0, or math.inf, not {value!r}")
-        return value  # type: ignore[no-any-return]
 
     def drain(self) -> list[T]:
         """Take everything that is there now, those of waiting senders included; `[]` if there is nothing."""
@@ -283,18 +279,17 @@ class Channel(Ring[T], Received[T], ClosedAtEnd):
         `BrokenChannel` from `cause` if that is given; each waiter gets an error of its own. Returns True the first
         time and False ever after. Never blocks; may be called from anywhere, also from a finalizer.
         """
-        return self._end_now(1, cause)
+        return self._end_now(CLOSED, cause)
 
     def cancel(self, cause: BaseException | None = None) -> bool:
         """End the channel and discard what is in it: every operation now raises `HandleClosed`.
 
         The values discarded go to `on_undelivered`. Returns False if the channel had been cancelled before.
         """
-        return self._end_now(2, cause)
+        return self._end_now(CANCELLED, cause)
 
     def _end_now(self, end: int, cause: BaseException | None) -> bool:
-        if cause is not None and not isinstance(cause, BaseException):
-            raise TypeError(f"cause must be an exception or None, not {cause!r}")
+        check_cause(cause)
         try:
             first: bool = self._locked(self._end_locked, end, cause)
         except Reentered as inside:
@@ -304,6 +299,7 @@ class Channel(Ring[T], Received[T], ClosedAtEnd):
 
     def _end_locked(self, end: int, cause: BaseException | None) -> bool:
         if self._end < end and (cause is not None or not self._end):
+            self._drop(self._cause)
             self._cause = cause
         return self._finish(end)
 
@@ -312,23 +308,10 @@ class Channel(Ring[T], Received[T], ClosedAtEnd):
         """Whether `close()` or `cancel()` was called; there may still be values to receive."""
         return self._end != 0
 
-    def wait_closed(self) -> Op[None]:
-        """Wait until the channel is closed (not until it is drained)."""
-        if self._closing is None:
-            self._locked(self._watch_closing)
-        assert self._closing is not None
-        return Passed(self._closing)
-
-    def _watch_closing(self) -> None:
-        if self._closing is None:
-            closing = Closing(self)
-            closing._set = self._end != 0
-            self._closing = closing
-
     def _over(self, sending: bool) -> BaseException:
         cause = self._cause
-        if sending or self._end == 2:
-            state = "cancelled" if self._end == 2 else "closed"
+        if sending or self._end == CANCELLED:
+            state = "cancelled" if self._end == CANCELLED else "closed"
             return HandleClosed(f"{self!r} is {state}", channel=self, cause=cause)
         if cause is not None:
             return BrokenChannel(f"{self!r} ended with an error", channel=self, cause=cause)
@@ -336,17 +319,16 @@ class Channel(Ring[T], Received[T], ClosedAtEnd):
 
     def _conclude(self) -> None:
         super()._conclude()
-        if self._closing is not None and not self._closing._set:
-            self._after.append(self._closing)
+        self._tell_closing()
 
-    def _bin(self) -> deque[T] | None:
-        if self._undelivered is not None and self._unwanted is None:
-            self._unwanted = deque()
+    def _bin(self) -> deque[T]:
+        if self._unwanted is None:
+            self._unwanted = _Bin()
         return self._unwanted
 
     def _tell(self) -> None:
         if self._unwanted:
-            self._after.append(_Undelivered(self))
+            self._after.append(self._unwanted if self._undelivered is None else _Undelivered(self))
 
     def _tell_undelivered(self) -> None:
         """Outside the lock: hand over what will never be delivered. Errors are raised together, at the end."""
@@ -415,10 +397,16 @@ class Channel(Ring[T], Received[T], ClosedAtEnd):
         return None
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
         state = ("", " closed", " cancelled")[self._end]
         capacity = "inf" if self._capacity == math.inf else self._capacity
-        return f"<Channel {label} {self._buffered()}/{capacity}{state}>"
+        return f"<Channel {self._label(self._name)} {self._buffered()}/{capacity}{state}>"
+
+
+class _Bin(deque[T]):
+    """What will never be delivered. Nobody wants to know of it: it is emptied once the lock is free."""
+
+    __slots__ = ()
+    wake = deque[T].clear
 
 
 class _Undelivered:
@@ -431,26 +419,6 @@ class _Undelivered:
 
     def wake(self) -> None:
         self.channel._tell_undelivered()
-
-
-class Closing(Latch):
-    """What `wait_closed` waits for."""
-
-    __slots__ = ("_channel",)
-
-    def __init__(self, channel: object) -> None:
-        super().__init__()
-        self._channel = channel
-
-    def wake(self) -> None:
-        """Once the channel's lock is free."""
-        try:
-            self._locked(self._open)
-        except Reentered as inside:
-            inside.source._defer(self.wake)
-
-    def __repr__(self) -> str:
-        return f"the end of {self._channel!r}"
 
 
 def _capacity(value: Any) -> float:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
-import weakref
 from collections.abc import Callable, Generator
 from contextlib import nullcontext
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import anyio
 
@@ -22,20 +20,18 @@ from ._core.engine import (
     SERVED,
     WAITING,
     WITHDRAWN,
-    Leaf,
     Op,
-    Source,
-    WaitQueue,
+    Queued,
+    QueuedLeaf,
     clock_here,
     seconds,
     who_performs,
 )
 from ._core.lane import World, lanes, refuse_loop, world
 from ._core.running import run_here
-from .locks import Lock, check_count
-
-if TYPE_CHECKING:
-    from typing import Self
+from .blocks import HeldInside
+from .checks import check_count
+from .locks import Lock
 
 __all__ = ["Condition", "ConditionStatistics", "Waiting"]
 
@@ -49,7 +45,7 @@ class ConditionStatistics(NamedTuple):
     waiting: int
 
 
-class Condition:
+class Condition(HeldInside):
     """A lock, and a place to wait in until somebody who holds it says that things have changed.
 
     `wait` and `wait_for` are no arms of a select, since they end by taking the lock again; `notified()` is one.
@@ -63,7 +59,7 @@ class Condition:
         if lock is not None and not isinstance(lock, Lock):
             raise TypeError(f"lock must be a chanlib.Lock or None, not {lock!r}")
         self._lock = Lock(name=name) if lock is None else lock
-        self._bell = _Bell(self)
+        self._bell = _Bell(self._lock)
 
     @property
     def lock(self) -> Lock:
@@ -102,7 +98,7 @@ class Condition:
 
     def notified(self) -> Op[None]:
         """Wait for a notification, without regard to the lock: an arm of a select."""
-        return _Notified(self, False)
+        return _Notified(self._bell, False)
 
     def notify(self, n: int = 1, /) -> None:
         """Let the first `n` who wait go on. The lock must be held, else `RuntimeError`."""
@@ -121,33 +117,17 @@ class Condition:
 
     def statistics(self) -> ConditionStatistics:
         """A snapshot; never blocks."""
-        return ConditionStatistics(locked=self._lock.locked(), waiting=self._bell._queue.live())
-
-    async def __aenter__(self) -> Self:
-        await self._lock.acquire()
-        return self
+        return ConditionStatistics(locked=self._lock.locked(), waiting=self._bell._waiting())
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not GeneratorExit or self._lock._owner is who_performs():  # closed while it waited: not held
             self._lock.release()
 
-    def __enter__(self) -> Self:
-        self._lock.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lock.release()
-
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} cannot be copied or pickled: it is one object for all who wait on it")
 
     def __repr__(self) -> str:
-        return f"<Condition on {self._lock!r}>"
+        return repr(self._bell)
 
 
 class Waiting(Generic[R]):
@@ -189,7 +169,8 @@ class Waiting(Generic[R]):
     async def _once(self, condition: Condition, limit: float) -> None:
         notified = False
         try:
-            await _Notified(condition, True).within(limit)
+            notification = _Notified(condition._bell, True)
+            await (notification if limit == math.inf else notification.within(limit))
             notified = True
             await _take_again(condition._lock)
         except BaseException as error:
@@ -240,18 +221,17 @@ async def _take_again(lock: Lock) -> None:
             del late
 
 
-class _Bell(Source):
+class _Bell(Queued):
     """Where those wait who wait for a notification."""
 
-    __slots__ = ("_condition", "_queue")
+    __slots__ = ("_guard",)
 
-    def __init__(self, condition: Condition) -> None:
+    def __init__(self, guard: Lock) -> None:
         super().__init__()
-        self._condition = weakref.ref(condition)
-        self._queue = WaitQueue()
+        self._guard = guard
 
     def _ring(self, n: int | None) -> None:
-        while n is None or n > 0:
+        while self._queue and (n is None or n > 0):
             waiter = self._queue.claim(self._after)
             if waiter is None:
                 return
@@ -271,22 +251,18 @@ class _Bell(Source):
                 rest.append(item)
         self._after = rest
 
-    def _forget_waiters(self) -> None:
-        self._queue = WaitQueue()
-
     def __repr__(self) -> str:
-        return repr(self._condition() or "a condition")
+        return f"<Condition on {self._guard!r}>"
 
 
-class _Notified(Leaf[None]):
+class _Notified(QueuedLeaf[None]):
     """The next notification; with the lock given back once it waits for that."""
 
-    __slots__ = ("_holds", "_keep")
+    __slots__ = ("_holds",)
 
-    def __init__(self, condition: Condition, holds: bool) -> None:
-        self._keep = condition
+    def __init__(self, bell: _Bell, holds: bool) -> None:
         self._holds = holds
-        self._src = condition._bell
+        self._src = bell
 
     def _hint(self, bell: _Bell) -> bool:
         return False
@@ -296,11 +272,8 @@ class _Notified(Leaf[None]):
 
     def _enqueue(self, bell: _Bell, waiter: Any) -> None:
         if self._holds:
-            bell._after.append(_LetGo(self._keep._lock))
-        bell._queue.append(waiter)
-
-    def _withdraw(self, bell: _Bell, waiter: Any) -> None:
-        bell._queue.withdrawn()
+            bell._after.append(_LetGo(bell._guard))
+        bell._stand(waiter)
 
     def _undo(self, bell: _Bell, waiter: Any) -> bool:
         waiter.state = WITHDRAWN

@@ -14,14 +14,27 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic
 
 import anyio.abc
 from typing_extensions import TypeVar
 
-from ._core.engine import Op, Receive, ReceiveSome, Reentered, Reserve, RingLeaf, Send, SendSome
+from ._core.engine import (
+    CANCELLED,
+    CLOSED,
+    Op,
+    Order,
+    Receive,
+    ReceiveSome,
+    Reentered,
+    Reserve,
+    RingLeaf,
+    Send,
+    SendSome,
+)
 from .blocks import ClosedAtEnd
 from .channels import Channel, ChannelStatistics, Overflow
+from .checks import check_cause, check_max
 from .errors import BrokenChannel, HandleClosed
 from .iterating import Received
 from .permits import Permit
@@ -56,7 +69,7 @@ class open_channel(tuple["Sender[Item]", "Receiver[Item]"]):
         cls,
         capacity: float,
         *,
-        order: Literal["fifo", "lifo", "priority"] = "fifo",
+        order: Order = "fifo",
         overflow: Overflow = "wait",
         name: str | None = None,
         on_undelivered: Callable[[Item], object] | None = None,
@@ -105,10 +118,10 @@ class _Middle(Channel[Any]):
     def _follow(self, cause: BaseException | None = None) -> None:
         """Whatever follows from the ends that are closed. Can be repeated."""
         if not self._counts[True] and not self._end:
-            self._end_locked(1, self._first_cause)
-        if not self._counts[False] and self._end < 2:
+            self._end_locked(CLOSED, self._first_cause)
+        if not self._counts[False] and self._end < CANCELLED:
             self._deserted = True
-            self._end_locked(2, cause)
+            self._end_locked(CANCELLED, cause)
         for queue in (self._senders, self._receivers):
             for waiter in tuple(queue):
                 via = getattr(waiter.op, "_via", None)
@@ -197,8 +210,7 @@ class _End(ClosedAtEnd, anyio.TypedAttributeProvider):
         closed with; without one they get `EndOfChannel`. When the last receiver is closed, senders get
         `BrokenChannel`. Returns True the first time. Never blocks; may be called from anywhere.
         """
-        if cause is not None and not isinstance(cause, BaseException):
-            raise TypeError(f"cause must be an exception or None, not {cause!r}")
+        check_cause(cause)
         try:
             first: bool = self._middle._locked(self._middle._closed, self, cause)
         except Reentered as inside:
@@ -328,7 +340,7 @@ class Receiver(_End, Received[T_co]):
         """As `Channel.receive_some`."""
         op = _ReceiveSome()
         op._via = self
-        op._max = self._middle._check_max(max)
+        op._max = check_max(max)
         op._src = self._middle
         return op
 

@@ -65,5 +65,4 @@ class Event(Latch):
         return EventStatistics(waiting=self._waiting())
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Event {label}{' set' if self._set else ''}>"
+        return f"<Event {self._label(self._name)}{' set' if self._set else ''}>"

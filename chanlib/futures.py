@@ -127,6 +127,11 @@ class Future(Latch, Generic[T]):
             raise error.with_traceback(self._traceback)
         return self._value
 
+    def _outcome_inside(self) -> T:
+        if self._error is not None:
+            self._drop(self._error.__traceback__)  # it is replaced, and leads to the frames of an earlier waiter
+        return self._outcome()
+
     def done(self) -> bool:
         """Whether it has a result, an exception, or was cancelled."""
         return self._set
@@ -226,8 +231,7 @@ class Future(Latch, Generic[T]):
         return FutureStatistics(waiting=self._waiting(), done=self._set)
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Future {label} {self._state}>"
+        return f"<Future {self._label(self._name)} {self._state}>"
 
 
 class _Callback:

@@ -6,14 +6,12 @@ after it was served passes its turn on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ._core.engine import WITHDRAWN, Acquire, Counter, Op, Reentered, who_performs
 from ._core.lane import Lane
 from .blocks import HeldInside
-
-if TYPE_CHECKING:
-    pass
+from .checks import check_count
 
 __all__ = ["Lock", "LockStatistics", "Semaphore", "SemaphoreStatistics"]
 
@@ -89,8 +87,7 @@ class Semaphore(Counter, HeldInside):
         return SemaphoreStatistics(value=self._free, waiting=self._waiting())
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Semaphore {label} {self._free}{'' if self._max is None else f'/{self._max}'}>"
+        return f"<Semaphore {self._label(self._name)} {self._free}{'' if self._max is None else f'/{self._max}'}>"
 
 
 class LockStatistics(NamedTuple):
@@ -165,8 +162,7 @@ class Lock(Counter, HeldInside):
         return LockStatistics(locked=not self._free, owner=_shown(owner), waiting=self._waiting())
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Lock {label}{'' if self._free else ' locked'}>"
+        return f"<Lock {self._label(self._name)}{'' if self._free else ' locked'}>"
 
 
 class _AcquireLock(Acquire):
@@ -193,10 +189,3 @@ def _shown(owner: Any) -> Any:
 
 def _named(who: Any) -> str:
     return "a plain thread" if isinstance(who, Lane) else repr(who)
-
-
-def check_count(value: Any, argument: str, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{argument} must be an integer of at least {least}, not {value!r}")
-    if value < least:
-        raise ValueError(f"{argument} must be an integer of at least {least}, not {value!r}")

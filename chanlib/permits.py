@@ -6,7 +6,7 @@ import warnings
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._core.engine import Places, Reentered
+from ._core.engine import CANCELLED, Places, Reentered
 from .errors import ChannelClosed
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Permit(Places, Generic[T_contra]):
         return f"<Permit for {self._left} of {self._count} place(s) of {self._ring!r}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_left", 0) and self._ring._end < 2:  # nobody misses places in what was cancelled
+        if getattr(self, "_left", 0) and self._ring._end < CANCELLED:  # nobody misses places in what was cancelled
             try:
                 warnings.warn(
                     f"{self!r} was dropped: send with it, release() it, or use `with`",

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ._core.engine import PENDING, Leaf, Op, Reentered, WaitQueue
+from .checks import check_max
 from .errors import ChannelEmpty, HandleClosed, WouldBlock
 from .iterating import Received
 
@@ -66,9 +67,7 @@ class Subscription(Received[T_co]):
 
     def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:
         """Take what is there, at least one value and at most `max`, in one atomic step; waits for the first."""
-        if isinstance(max, bool) or not (max == math.inf or isinstance(max, int)) or max < 0:
-            raise ValueError(f"max must be an integer of at least 0, or math.inf, not {max!r}")
-        return _ReceiveSome(self, max)
+        return _ReceiveSome(self, check_max(max))
 
     __op__ = receive
 
@@ -140,7 +139,7 @@ class _Receive(Leaf[Any]):
             raise HandleClosed(f"{self._subscription!r} is closed", channel=broadcast)
         value = broadcast._next(cursor)
         if value is PENDING and broadcast._closed:
-            raise broadcast._receiver_error()
+            raise broadcast._over()
         return value
 
     def _enqueue(self, broadcast: Broadcast[Any], waiter: Any) -> None:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from ._core.engine import (
     PENDING,
     Instant,
-    Leaf,
     Never,
     Op,
+    Queued,
+    QueuedLeaf,
     Reentered,
     Sleep,
-    Source,
-    WaitQueue,
     clock_here,
     seconds,
 )
@@ -92,7 +91,7 @@ def every(period: float, /, *, missed: Missed = "skip") -> Ticker:
     return Ticker(period, missed=missed)
 
 
-class Ticker(Source, Received[float]):
+class Ticker(Queued, Received[float]):
     """Ticks at a fixed period: `every(period)` makes one.
 
     The first tick comes one period after it is made. A tick's value is the instant for which it was scheduled, on
@@ -107,7 +106,7 @@ class Ticker(Source, Received[float]):
     Source of the semantics: Go's `time.Ticker` (skip), tokio's `MissedTickBehavior`.
     """
 
-    __slots__ = ("_clock", "_due", "_missed", "_period", "_queue", "_stopped")
+    __slots__ = ("_clock", "_due", "_missed", "_period", "_stopped")
 
     def __init__(self, period: float, /, *, missed: Missed = "skip") -> None:
         self._period = _period(period)
@@ -118,7 +117,6 @@ class Ticker(Source, Received[float]):
         self._clock = clock_here()
         self._due = self._clock() + self._period
         self._stopped = False
-        self._queue = WaitQueue()
 
     def receive(self) -> Op[float]:
         """Wait for the next tick. Raises `EndOfChannel` once the ticker is stopped."""
@@ -149,10 +147,7 @@ class Ticker(Source, Received[float]):
     def _change_locked(self, due: float, stopped: bool) -> None:
         self._due = due
         self._stopped = stopped
-        self._after += [waiter for waiter in self._queue if waiter.waiting()]  # let them look again
-
-    def _forget_waiters(self) -> None:
-        self._queue = WaitQueue()
+        self._wake_all()
 
     def _next(self, now: float) -> float:
         """Take the tick that is due."""
@@ -175,7 +170,7 @@ class Ticker(Source, Received[float]):
         return f"<Ticker of {self._period} s{', stopped' if self._stopped else ''}>"
 
 
-class _Tick(Leaf[float]):
+class _Tick(QueuedLeaf[float]):
     """Receiving a tick: a readiness operation, attempted again when the clock says so."""
 
     __slots__ = ()
@@ -194,10 +189,7 @@ class _Tick(Leaf[float]):
 
     def _enqueue(self, ticker: Ticker, waiter: Any) -> None:
         waiter.wake_in(ticker._due - ticker._clock())
-        ticker._queue.append(waiter)
-
-    def _withdraw(self, ticker: Ticker, waiter: Any) -> None:
-        ticker._queue.withdrawn()
+        ticker._stand(waiter)
 
     def _would_block(self, ticker: Ticker) -> WouldBlock:
         return ChannelEmpty(f"no tick of {ticker!r} is pending")

@@ -10,15 +10,12 @@ counts only if the version is still the same.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from ._core.engine import PENDING, Leaf, Op, Reentered, Source, WaitQueue
-from .blocks import ClosedAtEnd
-from .errors import BrokenChannel, ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed, WouldBlock
+from ._core.engine import PENDING, Op, QueuedLeaf, Reentered
+from .endings import Ending
+from .errors import ChannelEmpty, WouldBlock
 from .iterating import Received
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Observer", "Watch", "WatchStatistics"]
 
@@ -33,7 +30,7 @@ class WatchStatistics(NamedTuple):
     waiting: int
 
 
-class Watch(Source, ClosedAtEnd, Generic[T]):
+class Watch(Ending, Generic[T]):
     """A value that changes, for any number of observers; those who are slow skip what lies between.
 
     Setting an equal value counts as a change. After `close()` nothing can be set, and observers that have seen the
@@ -41,14 +38,11 @@ class Watch(Source, ClosedAtEnd, Generic[T]):
     Source of the semantics: tokio's `watch`, Kotlin's `StateFlow`.
     """
 
-    __slots__ = ("_cause", "_closed", "_name", "_queue", "_state")
+    __slots__ = ("_name", "_state")
 
     def __init__(self, initial: T, /, *, name: str | None = None) -> None:
         super().__init__()
         self._state: tuple[int, T] = (0, initial)
-        self._closed = False
-        self._cause: BaseException | None = None
-        self._queue = WaitQueue()
         self._name = name
 
     @property
@@ -83,44 +77,26 @@ class Watch(Source, ClosedAtEnd, Generic[T]):
             if self._locked(self._set_locked, state, value):
                 return value
 
-    def _set_locked(self, seen: tuple[int, T] | None, value: T) -> bool:
+    def _set_locked(self, seen: tuple[int, T] | None, value: T) -> tuple[int, T] | None:
+        """What was there before: the old value is to die outside the lock. None if that is not what was `seen`."""
         if self._closed:
             raise self._shut()
-        if seen is not None and seen is not self._state:
-            return False
-        self._state = (self._state[0] + 1, value)
+        before = self._state
+        if seen is not None and seen is not before:
+            return None
+        self._state = (before[0] + 1, value)
         self._wake_all()
-        return True
-
-    def _wake_all(self) -> None:
-        self._after += [waiter for waiter in self._queue if waiter.waiting()]
+        return before
 
     def close(self, cause: BaseException | None = None) -> bool:
         """No more changes: observers see the last one, then `EndOfChannel`, or `BrokenChannel` from `cause`.
 
         Returns True the first time. Never blocks; may be called from anywhere.
         """
-        if cause is not None and not isinstance(cause, BaseException):
-            raise TypeError(f"cause must be an exception or None, not {cause!r}")
-        try:
-            first: bool = self._locked(self._close_locked, cause)
-        except Reentered as inside:
-            inside.source._defer(lambda: self.close(cause))
-            return not self._closed
-        return first
+        return super().close(cause)
 
-    def _close_locked(self, cause: BaseException | None) -> bool:
-        if self._closed:
-            return False
-        self._cause = cause
-        self._closed = True
+    def _conclude(self) -> None:
         self._wake_all()
-        return True
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether `close()` was called."""
-        return self._closed
 
     def observe(self) -> Observer[T]:
         """A new observer, who has seen the present value."""
@@ -128,25 +104,13 @@ class Watch(Source, ClosedAtEnd, Generic[T]):
 
     def statistics(self) -> WatchStatistics:
         """A snapshot; never blocks."""
-        return WatchStatistics(version=self._state[0], waiting=self._queue.live())
-
-    def _shut(self) -> HandleClosed:
-        return HandleClosed(f"{self!r} is closed", channel=self, cause=self._cause)
-
-    def _over(self) -> ChannelClosed:
-        if self._cause is not None:
-            return BrokenChannel(f"{self!r} ended with an error", channel=self, cause=self._cause)
-        return EndOfChannel(f"{self!r} has ended", channel=self)
+        return WatchStatistics(version=self._state[0], waiting=self._waiting())
 
     def _mend(self) -> None:
         self._wake_all()
 
-    def _forget_waiters(self) -> None:
-        self._queue = WaitQueue()
-
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<Watch {label} version {self._state[0]}{' closed' if self._closed else ''}>"
+        return f"<Watch {self._label(self._name)} version {self._state[0]}{' closed' if self._closed else ''}>"
 
 
 class Observer(Received[T_co]):
@@ -189,7 +153,7 @@ class Observer(Received[T_co]):
         return f"<Observer of {self._watch!r}, has seen version {self._seen}>"
 
 
-class _Changed(Leaf[Any]):
+class _Changed(QueuedLeaf[Any]):
     __slots__ = ("_observer",)
 
     def __init__(self, observer: Observer[Any]) -> None:
@@ -207,12 +171,6 @@ class _Changed(Leaf[Any]):
         if watch._closed:
             raise watch._over()
         return PENDING
-
-    def _enqueue(self, watch: Watch[Any], waiter: Any) -> None:
-        watch._queue.append(waiter)
-
-    def _withdraw(self, watch: Watch[Any], waiter: Any) -> None:
-        watch._queue.withdrawn()
 
     def _would_block(self, watch: Watch[Any]) -> WouldBlock:
         return ChannelEmpty(f"{watch!r} has not changed")
@@ -257,7 +215,7 @@ class _WaitFor(_Changed):
     def _enqueue(self, watch: Watch[Any], waiter: Any) -> None:
         if watch._state[0] != self._asked:
             waiter.wake_in(0)  # it has changed since: to be asked again, outside the lock
-        watch._queue.append(waiter)
+        super()._enqueue(watch, waiter)
 
     def _describe(self, watch: Watch[Any]) -> str:
         return f"wait for a value of {watch!r}"

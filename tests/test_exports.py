@@ -22,13 +22,13 @@ PACKAGE = Path(chanlib.__file__).parent
 FLOORS = (
     {"errors"},
     {"_core"},
-    {"blocks", "iterating", "permits", "sides"},
-    {"views"},
+    {"blocks", "checks", "iterating", "permits", "sides"},
+    {"endings", "views"},
     {"sending"},
     {"barriers", "channels", "events", "futures", "locks", "selecting", "subscriptions", "timers", "watch"},
     {"broadcasts", "conditions", "ends", "signals"},
 )
-HELPERS = {"blocks", "iterating"}  # public to the package only
+HELPERS = {"blocks", "checks", "endings", "iterating"}  # public to the package only
 PRIMITIVES = sorted(FLOORS[0].union(*FLOORS[2:]) - HELPERS)
 
 

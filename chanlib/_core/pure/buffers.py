@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
-__all__ = ["Heap", "Order", "consume", "displace", "empty", "prepared", "probe"]
+__all__ = ["Heap", "Order", "consume", "displace", "empty", "prepared"]
 
 T = TypeVar("T")
 
@@ -42,13 +42,6 @@ def displace(values: Any, value: Any, into: Any) -> None:
     else:
         old = special(value)
         into += (old,)
-
-
-def probe(values: Any, value: Any) -> None:
-    """Raise now what comparing `value` with the others would raise later."""
-    check: Callable[[Any], None] | None = getattr(values, "probe", None)
-    if check is not None:
-        check(value)
 
 
 class Stack(deque[T]):
@@ -140,6 +133,7 @@ class Heap(Generic[T]):
         return value
 
     def probe(self, value: T) -> None:
+        """Raise now what comparing `value` with the others would raise later."""
         if self._entries:
             _before((value, self._number), self._entries[0])
 

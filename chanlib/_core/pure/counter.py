@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from .leaf import Leaf
 from .ops import PENDING
-from .source import Source
-from .waiters import FEW, SERVED, WITHDRAWN, WaitQueue
+from .queued import Queued, QueuedLeaf
+from .waiters import SERVED, WITHDRAWN
 
 __all__ = ["Acquire", "Counter"]
 
 
-class Counter(Source):
-    __slots__ = ("_free", "_queue")
+class Counter(Queued):
+    __slots__ = ("_free",)
 
     def __init__(self, free: int) -> None:
         super().__init__()
         self._free = free
-        self._queue: WaitQueue | None = None
 
     def _put_back(self, units: int) -> None:
         """Under the lock: so many more are free."""
@@ -58,15 +56,8 @@ class Counter(Source):
     def _mend(self) -> None:
         self._serve()
 
-    def _forget_waiters(self) -> None:
-        self._queue = None
 
-    def _waiting(self) -> int:
-        queue = self._queue
-        return queue.live() if queue else 0
-
-
-class Acquire(Leaf[None]):
+class Acquire(QueuedLeaf[None]):
     """Take `units` of a counter, all at once."""
 
     __slots__ = ("_units",)
@@ -83,16 +74,12 @@ class Acquire(Leaf[None]):
         return None
 
     def _enqueue(self, counter: Counter, waiter: Any) -> None:
-        if counter._queue is None:
-            counter._queue = WaitQueue()
         waiter.value = counter._who()
-        counter._queue.append(waiter)
+        counter._stand(waiter)
 
     def _withdraw(self, counter: Counter, waiter: Any) -> None:
-        queue = counter._queue
-        if queue is not None:
-            queue.withdrawn()
-            counter._serve()  # a smaller one behind it may fit
+        super()._withdraw(counter, waiter)
+        counter._serve()  # a smaller one behind it may fit
 
     def _undo(self, counter: Counter, waiter: Any) -> bool:
         waiter.state = WITHDRAWN  # with the next store: cut by an interrupt, this is not done twice
@@ -101,9 +88,10 @@ class Acquire(Leaf[None]):
         return True
 
     def _forget(self, counter: Counter, arm: Any) -> None:
-        queue = counter._queue
-        if queue is not None and (len(queue) > FEW or counter._free):
+        if counter._free:  # the units may do for one behind it
             counter._locked(self._withdraw, counter, arm)
+        else:
+            super()._forget(counter, arm)
 
     def _received(self, counter: Counter, value: Any) -> None:
         return None

@@ -7,27 +7,29 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from .leaf import Leaf
 from .ops import PENDING
-from .source import Source
-from .waiters import FEW, SERVED, WaitQueue
+from .queued import Queued, QueuedLeaf
+from .waiters import SERVED
 
 __all__ = ["Latch", "Passed"]
 
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Latch(Source):
-    __slots__ = ("_queue", "_set")
+class Latch(Queued):
+    __slots__ = ("_set",)
 
     def __init__(self) -> None:
         super().__init__()
         self._set = False
-        self._queue: WaitQueue | None = None
 
     def _outcome(self) -> Any:
         """What a waiter gets, outside the lock; it may raise. A subclass decides."""
         return None
+
+    def _outcome_inside(self) -> Any:
+        """The same, under the lock."""
+        return self._outcome()
 
     def _open(self, *_: Any) -> bool:
         """Under the lock: set it and serve everybody. False if it was set."""
@@ -51,15 +53,8 @@ class Latch(Source):
         """Under the lock: later waiters wait again."""
         self._set = False
 
-    def _forget_waiters(self) -> None:
-        self._queue = None
 
-    def _waiting(self) -> int:
-        queue = self._queue
-        return queue.live() if queue else 0
-
-
-class Passed(Leaf[T_co]):
+class Passed(QueuedLeaf[T_co]):
     """The operation of waiting for a latch."""
 
     __slots__ = ()
@@ -74,21 +69,7 @@ class Passed(Leaf[T_co]):
         return latch._set
 
     def _attempt(self, latch: Latch) -> Any:
-        return latch._outcome() if latch._set else PENDING
-
-    def _enqueue(self, latch: Latch, waiter: Any) -> None:
-        if latch._queue is None:
-            latch._queue = WaitQueue()
-        latch._queue.append(waiter)
-
-    def _withdraw(self, latch: Latch, waiter: Any) -> None:
-        if latch._queue is not None:
-            latch._queue.withdrawn()
-
-    def _forget(self, latch: Latch, arm: Any) -> None:
-        queue = latch._queue
-        if queue is not None and len(queue) > FEW:
-            latch._locked(self._withdraw, latch, arm)
+        return latch._outcome_inside() if latch._set else PENDING
 
     def _received(self, latch: Latch, value: Any) -> Any:
         return latch._outcome()

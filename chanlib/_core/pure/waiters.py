@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .select import Branch
     from .source import Wakeable
 
-__all__ = ["CLAIMED", "ENDED", "FEW", "SERVED", "TAKEN", "WAITING", "WITHDRAWN", "Arm", "WaitQueue", "Waiter"]
+__all__ = ["CLAIMED", "ENDED", "FEW", "NOBODY", "SERVED", "TAKEN", "WAITING", "WITHDRAWN", "Arm", "WaitQueue", "Waiter"]
 
 WAITING, CLAIMED, SERVED, ENDED, WITHDRAWN = range(5)
 
@@ -253,3 +253,7 @@ class WaitQueue(deque[Any]):
                 return sum(1 for waiter in tuple(self) if waiter.waiting())
             except RuntimeError:  # without a GIL it may change while it is copied
                 continue
+
+
+NOBODY: Any = ()
+"""A queue in which nobody has ever waited: it costs nothing."""

@@ -1,0 +1,30 @@
+"""What several primitives ask of their arguments. Each error names the argument and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["check_cause", "check_count", "check_max"]
+
+
+def check_cause(cause: Any) -> None:
+    if cause is not None and not isinstance(cause, BaseException):
+        raise TypeError(f"cause must be an exception or None, not {cause!r}")
+
+
+def check_count(value: Any, argument: str, least: int) -> None:
+    if type(value) is int and value >= least:
+        return
+    what = f"{argument} must be an integer of at least {least}, not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(what)
+    if value < least:
+        raise ValueError(what)
+
+
+def check_max(value: Any) -> float:
+    """How many values to receive at most."""
+    if isinstance(value, bool) or not (value == math.inf or isinstance(value, int)) or value < 0:
+        raise ValueError(f"max must be an integer of at least 0, or math.inf, not {value!r}")
+    return value  # type: ignore[no-any-return]
