@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pytest
+from worlds import settle_here
 
 from chanlib import Channel, EndOfChannel
 from chanlib.__main__ import main
@@ -91,13 +92,6 @@ def sha256sum(path: bytes, **options: Any) -> bytes:
         check=True,
         **options,
     ).stdout
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + NET
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
 
 
 NAMES = [
@@ -621,7 +615,7 @@ def test_an_interrupt_leaves_no_thread_and_no_handler(huge: Path, demo_here: Cal
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupt() -> None:
-        eventually(lambda: {"hash-0", "write-0"} <= {t.name for t in threading.enumerate()})
+        settle_here(lambda: {"hash-0", "write-0"} <= {t.name for t in threading.enumerate()})
         os.kill(os.getpid(), signal.SIGINT)
 
     helper = threading.Thread(target=interrupt)
@@ -646,8 +640,14 @@ def test_an_interrupt_while_nobody_reads_the_lines_ends_it(awkward: Path) -> Non
 
 
 STUCK = """
-import sys, threading, chanlib.demo.hashing as hashing
+import os, sys, threading, chanlib.demo.hashing as hashing
 from chanlib.__main__ import main
+from chanlib.demo.interrupts import Interrupts
+handle = Interrupts._on_signal
+def handle_and_say(*arguments):
+    handle(*arguments)
+    os.write(2, b"struck\\n")
+Interrupts._on_signal = handle_and_say
 hashing._digest = lambda *_: threading.Event().wait()  # a disk that has gone
 sys.exit(main())
 """
@@ -659,6 +659,8 @@ def test_a_second_interrupt_does_not_wait_for_a_read_that_hangs(huge: Path) -> N
     with running(*PYTHON, "-c", STUCK, "demo", huge, "--output", out) as child:
         assert said(child).readline().startswith(b"walk")
         child.send_signal(signal.SIGINT)
+        while (spoken := said(child).readline()) != b"struck\n":  # two before it looks would be one
+            assert spoken.startswith(b"walk")
         assert said(child).readline().startswith(b"walk")  # it waits, and goes on saying so
         child.send_signal(signal.SIGINT)
         report = said(child).read()

@@ -203,6 +203,10 @@ class AsyncioWaiter(Waiter):
         if callback is not None:
             context.run(callback, self)
 
+    def lost(self) -> None:
+        super().lost()
+        self.callback = self.context = None  # as in `run`
+
     # ------------------------------------------------------------- what a task wants of a future
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self.loop
