@@ -149,6 +149,12 @@ class _Ended(Latch):
     def _outcome(self) -> Any:
         return self.handle._outcome()
 
+    def _outcome_inside(self) -> Any:
+        error = self.handle.exception
+        if error is not None:
+            self._drop(error.__traceback__)  # it is replaced, and leads to the frames of an earlier waiter
+        return self._outcome()
+
     def wake(self) -> None:
         """Once the lock of the group is free."""
         try:
