@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import IO, Any, Literal
@@ -166,7 +166,7 @@ class _Looked:
         loops = [(home, self.loop(home)) for home in self.homes]
         found = [node for home, nodes in loops if home not in self.nested for node in nodes] + found
         for name, stack, given_up in self.stacks.foreign():
-            wait = self._try(_sleeping, stack)
+            wait = _sleeping(stack)
             if wait is not None:
                 found.append(Node("thread", name, "given up" if given_up else "not ours", wait))
         return tuple(found)
@@ -174,12 +174,6 @@ class _Looked:
     def loop(self, home: Home) -> list[Node]:
         below = (*(self.group(group, home) for group in self.top if home.has(group)), *self.tasks(home))
         return [Node("loop", home.name, home.state, children=below)] if below else []
-
-    def _try(self, look: Callable[..., Wait | None], *args: Any) -> Wait | None:
-        try:
-            return look(*args)
-        except Exception as error:  # whatever changed while we looked
-            return Wait(f"could not be seen: {error!r}")
 
     # ------------------------------------------------------------- groups
     def group(self, group: TaskGroup, around: Home | None) -> Node:
@@ -195,6 +189,12 @@ class _Looked:
         return Node("group", str(name), state, None, origin(group), children)
 
     def child(self, child: TaskHandle[Any], home: Home | None, exact: bool) -> Node:
+        try:
+            return self.child_as_it_is(child, home, exact)
+        except Exception as error:
+            return Node("task", child.name, child._state, _unseen(error), origin(child))
+
+    def child_as_it_is(self, child: TaskHandle[Any], home: Home | None, exact: bool) -> Node:
         coroutine: Any = child._coroutine
         attended = getattr(coroutine, "cr_code", None) is attend.__code__
         kind: Literal["thread", "task"] = "thread" if attended or home is None else "task"
@@ -202,9 +202,9 @@ class _Looked:
         below = [self.group(group, home) for group in self.below.get(id(child), ())]
         if child._state == "running" and coroutine is not None:
             if attended:
-                wait = self._try(self.attended, coroutine)
+                wait = self.attended(coroutine)
             else:
-                wait = self._try(self.awaited, child, coroutine, exact)
+                wait = self.awaited(child, coroutine, exact)
             loop = self.loop_in(coroutine, attended) if kind == "thread" else None
             if loop is not None and loop not in self.nested:
                 self.nested.add(loop)
@@ -220,7 +220,7 @@ class _Looked:
     def inside(self, coroutine: Any, attended: bool) -> list[FrameType]:
         """What the thread of a child executes for it."""
         if not attended:
-            return self.stacks.inside(coroutine.cr_frame) if self.gil else []
+            return self.stacks.inside(getattr(coroutine, "cr_frame", None)) if self.gil else []
         jobs = among(coroutine, Job)
         return self.stacks.inside_job(jobs[0]) if jobs else []
 
@@ -248,7 +248,7 @@ class _Looked:
                 chain = Chain(coroutine, self.stacks, self.gil or home.own)
                 wait = None if chain.codes & _LIVES else chain.wait()
             except Exception as error:
-                wait = Wait(f"could not be seen: {error!r}")
+                wait = _unseen(error)
             if wait is not None and (wait.on or chain is None):
                 found.append(Node("task", name, "no group", wait))
         return sorted(found, key=lambda node: node.name)
@@ -256,8 +256,16 @@ class _Looked:
 
 def _sleeping(stack: list[FrameType]) -> Wait | None:
     """What a thread waits on in which no task of a loop runs."""
-    waiter = parked_in(stack)
-    return wait_of(waiter, where_in(stack)) if isinstance(waiter, ThreadWaiter) else None
+    try:
+        waiter = parked_in(stack)
+        return wait_of(waiter, where_in(stack)) if isinstance(waiter, ThreadWaiter) else None
+    except Exception as error:
+        return _unseen(error)
+
+
+def _unseen(error: Exception) -> Wait:
+    """For whatever changes while it is looked at in a way that nobody has thought of: the rest is worth seeing."""
+    return Wait(f"could not be seen: {error!r}")
 
 
 def _sleeps(token: Token) -> Waiter | None:
