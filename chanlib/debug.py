@@ -42,14 +42,16 @@ __all__ = ["Node", "Tree", "Wait", "print_tree", "tree"]
 _LIVES: set[CodeType] = {TaskGroup._live.__code__, inner_code(TaskGroup.start.__code__, "live")}
 """A task that runs one of these is a child of a group."""
 
+_OUTSIDE = ("no group", "not ours", "given up")
+
 
 @dataclass(frozen=True)
 class Node:
     """A loop, a group, a task or a thread, and what is below it.
 
     `state` is, for a loop, the thread it runs in; for a group "open", with "cancelled" if it is; for a child that of
-    its handle, "running" or "queued"; "no group" for other tasks and "not ours" for other threads. `made_at` is known
-    in debug mode only.
+    its handle; "no group" for other tasks, "not ours" for other threads, and "given up" for one that was abandoned.
+    `made_at` is known in debug mode only.
     """
 
     kind: Literal["loop", "group", "task", "thread"]
@@ -75,10 +77,10 @@ class Node:
         elif self.kind == "group":
             count = len(self.children)
             line = f"TaskGroup {name} {self.state}, {count} {'child' if count == 1 else 'children'}"
-        elif self.state in ("queued", "running"):
-            line = f"{self.kind} {name} {self.state}"
-        else:
+        elif self.state in _OUTSIDE:
             line = f"{self.kind} {name} ({self.state})"
+        else:
+            line = f"{self.kind} {name} {self.state}"
         if self.wait is not None:
             line += f": {self.wait}"
         if self.made_at is not None:
@@ -195,12 +197,12 @@ class _Looked:
             return Node("task", child.name, child._state, _unseen(error), origin(child))
 
     def child_as_it_is(self, child: TaskHandle[Any], home: Home | None, exact: bool) -> Node:
-        coroutine: Any = child._coroutine
+        coroutine, state = child._coroutine, child._state
         attended = getattr(coroutine, "cr_code", None) is attend.__code__
         kind: Literal["thread", "task"] = "thread" if attended or home is None else "task"
         wait: Wait | None = None
         below = [self.group(group, home) for group in self.below.get(id(child), ())]
-        if child._state == "running" and coroutine is not None:
+        if state == "running" and coroutine is not None:
             if attended:
                 wait = self.attended(coroutine)
             else:
@@ -210,7 +212,7 @@ class _Looked:
                 self.nested.add(loop)
                 below += self.loop(loop)
                 wait = None
-        return Node(kind, child.name, child._state, wait, origin(child), tuple(below))
+        return Node(kind, child.name, state, wait, origin(child), tuple(below))
 
     def loop_in(self, coroutine: Any, attended: bool) -> Home | None:
         """The loop that the thread of a child runs."""
@@ -226,8 +228,9 @@ class _Looked:
 
     def awaited(self, child: TaskHandle[Any], coroutine: Any, exact: bool) -> Wait | None:
         chain = Chain(coroutine, self.stacks, exact)
-        if isinstance(child._native, Token):
-            chain.waiter = _sleeps(child._native) or chain.waiter
+        native = child._native  # None from one moment to the next
+        if isinstance(native, Token):
+            chain.waiter = _sleeps(native) or chain.waiter
         return chain.wait()
 
     def attended(self, coroutine: Any) -> Wait | None:
