@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, c
 from ._core.backends import Backend, Nursery, backend_here
 from ._core.engine import PENDING, Acquire, Counter, Leaf, Op, Reentered, WaitQueue
 from ._core.lane import lanes, refuse_loop
+from ._core.origins import DEBUG, caller, recorded
 from ._core.running import run_here
 from .checks import check_count
 from .children import Job, Started, attend, check_coroutine, check_plain, coroutine_of, current_child, in_this_thread
@@ -92,6 +93,7 @@ class TaskGroup(Counter):
 
     __hash__ = object.__hash__
 
+    @recorded
     def __init__(self, *, limit: int | None = None, on_error: OnError = "cancel", name: str | None = None) -> None:
         if limit is not None:
             check_count(limit, "limit", 1)
@@ -240,11 +242,14 @@ class TaskGroup(Counter):
         it fails, that is raised here. It takes a place, but does not wait for one.
         """
         self._may_start()
+        made_at = caller() if DEBUG else None  # the child is made in a task of its own
 
         async def live(*, task_status: Any) -> None:
             status = Started(task_status)
             coroutine = coroutine_of(fn, args, task_status=status)
             child = TaskHandle(self, coroutine, fn if name is None else name)
+            if DEBUG:
+                child._made_at = made_at
             self._locked(self._take_place, child)
             try:
                 value = await coroutine

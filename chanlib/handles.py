@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from ._core.engine import Latch, Op, Passed, Reentered
+from ._core.origins import recorded
 from .errors import TaskCancelled
 
 __all__ = ["TaskHandle"]
@@ -36,6 +37,7 @@ class TaskHandle(Generic[T_co]):
     # state and the outcome do, by the group only.
     _left: Any  # once it is done: its value, or its error
     _traceback: TracebackType | None  # of the error
+    _made_at: str | None  # set in debug mode only
     __slots__ = (
         "__weakref__",
         "_coroutine",
@@ -51,6 +53,7 @@ class TaskHandle(Generic[T_co]):
         "_traceback",
     )
 
+    @recorded
     def __init__(self, owner: Owner, coroutine: Coroutine[Any, Any, T_co], name: object) -> None:
         self._owner = owner
         self._coroutine: Coroutine[Any, Any, T_co] | None = coroutine
