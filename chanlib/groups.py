@@ -201,7 +201,8 @@ class TaskGroup(Counter):
         """
         self._may_start()
         given: Any = fn
-        made: Any = cast(Any, given)(*args) if callable(given) else None
+        call: Any = fn  # apart from what is asked whether it can be called: no cast, which is itself a call
+        made: Any = call(*args) if callable(given) else None
         if type(made) is not _COROUTINE:
             check_coroutine(fn, made)
         child: TaskHandle[T] = TaskHandle(self, made, fn if name is None else name)

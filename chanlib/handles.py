@@ -124,9 +124,10 @@ class TaskHandle(Generic[T_co]):
     def name(self) -> str:
         """What it is called: as given when it was started, or its function's name."""
         name = self._name
-        if not isinstance(name, str):
-            name = self._name = called(name, None)
-        return name
+        if type(name) is str:
+            return name
+        called_so = self._name = str(getattr(name, "__qualname__", None) or name)
+        return called_so
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} cannot be copied or pickled: it stands for one child of one group")

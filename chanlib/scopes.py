@@ -47,7 +47,18 @@ class CancelScope:
     Source of the semantics: trio's and anyio's scopes.
     """
 
-    __slots__ = ("__weakref__", "_backend", "_called", "_deadline", "_limit", "_lock", "_native", "_over", "_shield")
+    __slots__ = (
+        "__weakref__",
+        "_backend",
+        "_called",
+        "_deadline",
+        "_gone",
+        "_limit",
+        "_lock",
+        "_native",
+        "_over",
+        "_shield",
+    )
 
     def __init__(self, *, deadline: float = math.inf, shield: bool = False) -> None:
         self._deadline = deadline if deadline is math.inf else _instant(deadline)
@@ -58,13 +69,14 @@ class CancelScope:
         self._backend: Backend | None = None
         self._lock = allocate_lock()
         self._over: _Over | None = None  # made when somebody waits for the cancellation
+        self._gone = False  # has it been left?
 
     def __enter__(self) -> Self:
         if self._native is not None:
             raise RuntimeError("a cancel scope can be entered only once; make a new one for each `with`")
         backend = backend_here("a cancel scope")
         if self._limit is not None:
-            self._deadline = min(self._deadline, backend.now() + self._limit)
+            self._deadline = backend.now() + self._limit
         native = backend.scope(self._deadline, self._shield)
         with self._lock:
             self._backend = backend
@@ -78,6 +90,7 @@ class CancelScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        self._gone = True
         return bool(self._native.__exit__(kind, error, traceback))
 
     def cancel(self, reason: str | None = None) -> None:
@@ -94,7 +107,7 @@ class CancelScope:
             self._called = reason or ""
             native, backend = self._native, self._backend
         if backend is not None:
-            backend.call(lambda: native.cancel(reason))
+            backend.call(lambda: self._gone or native.cancel(reason))
         if self._over is not None:
             self._over.look()
 

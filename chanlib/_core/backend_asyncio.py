@@ -7,6 +7,7 @@ that from then on every operation of this loop looks before it happens.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any
@@ -34,7 +35,10 @@ class AsyncioBackend:
         return self.loop.time()
 
     def scope(self, deadline: float, shield: bool) -> Any:
-        return (_scope_class or _learn())(deadline=deadline, shield=shield)
+        make = _scope_class or _learn()
+        if deadline == math.inf and not shield:  # named arguments cost as much as the call
+            return make()
+        return make(deadline=deadline, shield=shield)
 
     def nursery(self, scope: Any) -> Nursery:
         return _Nursery()
@@ -68,22 +72,27 @@ def _learn() -> Any:
     leave, cancel = native.__exit__, native.cancel
 
     class Scope(native):  # type: ignore[misc]
-        """anyio's scope, which warns the lane from when it is cancelled, by whomever, until it is left."""
+        """anyio's scope, which warns the lane once it is cancelled, by whomever. Not to be cancelled after it is left.
 
-        _warned = False
+        It then changes its class, so that one that is never cancelled, as most are, pays nothing for it.
+        """
+
+        __slots__ = ()
 
         def cancel(self, reason: str | None = None) -> None:
+            self.__class__ = CancelledScope
+            lanes.lane.warn(+1)
             cancel(self, reason)
-            if not self._warned:
-                self._warned = True
-                lanes.lane.warn(+1)
+
+    class CancelledScope(native):  # type: ignore[misc]
+        """One that was cancelled: it ends the warning when it is left."""
+
+        __slots__ = ()
 
         def __exit__(
             self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
         ) -> Any:
-            if self._warned:
-                lanes.lane.warn(-1)
-            self._warned = True  # nothing to warn of any more
+            lanes.lane.warn(-1)
             return leave(self, kind, error, traceback)
 
     _scope_class = Scope

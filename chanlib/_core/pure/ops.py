@@ -91,6 +91,8 @@ next(DONE, None)
 
 def seconds(value: float, argument: str) -> float:
     """A duration given by the user: any real number, negative counts as 0, NaN is refused."""
+    if type(value) is float and value >= 0.0:  # so it is no NaN
+        return value
     try:
         if isinstance(value, (str, bytes, bytearray)):
             raise TypeError
@@ -101,7 +103,7 @@ def seconds(value: float, argument: str) -> float:
         raise TypeError(f"{argument} must be a number of seconds (math.inf is allowed), not {value!r}") from None
     if math.isnan(number):
         raise ValueError(f"{argument} must be a number of seconds (math.inf is allowed), not NaN")
-    return max(number, 0.0)
+    return number if number > 0.0 else 0.0
 
 
 class Op(_Performable[T_co]):
