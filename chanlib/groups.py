@@ -34,7 +34,7 @@ from ._core.running import run_here
 from .checks import check_count
 from .children import Job, Started, attend, check_coroutine, check_plain, coroutine_of, current_child, in_this_thread
 from .completions import Completions
-from .errors import Cancelled
+from .errors import Cancelled, ChannelClosed
 from .handles import TaskHandle, called
 from .run import BackendName, check_backend, run
 from .scopes import CancelScope
@@ -151,6 +151,9 @@ class TaskGroup(Counter):
         finally:
             self._state = "ended"
             entered.discard(self)
+            if self._children and self._backend.name != "threads":
+                for child in list(self._children):  # cancelled natively before it had begun: nobody has told us
+                    self._end(child, "cancelled")
         try:
             if self._errors:
                 final = self._raised()
@@ -177,6 +180,9 @@ class TaskGroup(Counter):
         kinds = (self._backend.cancelled, Cancelled)
         if isinstance(error, kinds):
             return True
+        if isinstance(error, ChannelClosed):
+            # a sibling closed its end when it was cancelled: to who is cancelled himself, that is the cancellation
+            return isinstance(error.cause, kinds) and self._backend.until() == -math.inf
         if not isinstance(error, BaseExceptionGroup):
             return False
         return cast("BaseExceptionGroup[BaseException]", error).split(kinds)[1] is None

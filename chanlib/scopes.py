@@ -11,7 +11,7 @@ Invariant: `_native` exists from entering on. Who cancels a scope from elsewhere
 from __future__ import annotations
 
 import math
-from _thread import allocate_lock
+from _thread import RLock
 from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -52,6 +52,7 @@ class CancelScope:
         "_backend",
         "_called",
         "_deadline",
+        "_expired",
         "_gone",
         "_limit",
         "_lock",
@@ -67,8 +68,9 @@ class CancelScope:
         self._called: str | None = None  # the reason, "" if none was given
         self._native: Any = None
         self._backend: Backend | None = None
-        self._lock = allocate_lock()
+        self._lock = RLock()  # a signal handler or finalizer may come in the middle
         self._over: _Over | None = None  # made when somebody waits for the cancellation
+        self._expired = False  # is it known to be cancelled by its deadline?
         self._gone = False  # has it been left?
 
     def __enter__(self) -> Self:
@@ -79,19 +81,35 @@ class CancelScope:
             self._deadline = backend.now() + self._limit
         native = backend.scope(self._deadline, self._shield)
         with self._lock:
-            self._backend = backend
             self._native = native
+            self._backend = backend
             called = self._called
         native.__enter__()
         if called is not None:
             native.cancel(called or None)
+        if self._over is not None:
+            self._over.look()  # there is a deadline now
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        native = self._native
+        if native is None:
+            raise RuntimeError("a cancel scope is left that was never entered")
+        try:
+            caught = native.__exit__(kind, error, traceback)
+        except RuntimeError:  # not here, or not yet: it is entered still
+            raise
+        except BaseException:  # what is left of a group of errors
+            self._leave()
+            raise
+        self._leave()
+        return bool(caught)
+
+    def _leave(self) -> None:
+        self._expired = self._expired or bool(self._native.cancel_called)
         self._gone = True
-        return bool(self._native.__exit__(kind, error, traceback))
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel what is inside. `reason` is for those who read the error. Only the first call counts.
@@ -114,7 +132,17 @@ class CancelScope:
     @property
     def cancel_called(self) -> bool:
         """Whether it was cancelled, by a call or by its deadline."""
-        return self._called is not None or (self._native is not None and bool(self._native.cancel_called))
+        if self._called is not None or self._expired:
+            return True
+        native, backend = self._native, self._backend
+        if backend is None or self._gone:
+            return False
+        if backend.now() >= self._deadline:
+            backend.call(lambda: self._gone or native.cancel("deadline"))
+            self._expired = True
+        elif backend.here():
+            self._expired = bool(native.cancel_called)
+        return self._expired
 
     @property
     def cancelled_caught(self) -> bool:

@@ -114,11 +114,13 @@ class _Nursery:
                     with Token(shield=held is not None):
                         await children.wait_empty()
                 except BaseException as error:
-                    if interrupted and not isinstance(error, Cancelled):  # the second one
+                    held = error
+                    if isinstance(error, Cancelled):  # by a scope around: the children see it themselves
+                        continue
+                    if interrupted:
                         error.add_note(f"left running: {children!r}")
                         raise
-                    interrupted = interrupted or not isinstance(error, Cancelled)
-                    held = error
+                    interrupted = True
                     self.scope.cancel()
             if held is not None:
                 raise held

@@ -36,7 +36,7 @@ class TrioBackend:
         return trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self.token
 
     def call(self, function: Callable[[], object]) -> None:
-        if self.here():
+        if trio.lowlevel.in_trio_task() and trio.lowlevel.current_trio_token() is self.token:
             function()
             return
         try:

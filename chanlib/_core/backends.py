@@ -110,7 +110,7 @@ class Backend(Protocol):
         ...
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have `function` called there: now if this is the place, else soon. Nothing happens if its loop is over."""
+        """Have `function` called there: now in a task of it, else soon. Nothing happens if its loop is over."""
 
     def until(self) -> float:
         """The deadline that applies to the caller, -inf if it is cancelled."""

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from .park_asyncio import LoopBox
     from .tokens import Token
 
-    class Wakeable(Protocol):
-        def wake(self) -> None: ...
+    class Sleeper(Protocol):
+        def nudge(self) -> None: ...
 
 
 __all__ = [
@@ -119,8 +119,8 @@ class Lane:
         self.rest = BUDGET  # what is left of the turn while every operation has to look
         self.alarms = 0  # cancelled scopes of our own in which tasks of this thread's loop still are
         self.token: Token | None = None  # the innermost scope this thread is in, while it runs no loop
-        self.guard = threading.Lock()  # of `parked`, so that a canceller either finds it or is seen by it
-        self.parked: Wakeable | None = None  # what to wake when a scope of this thread is cancelled
+        self.guard = threading.RLock()  # of `parked`, so that a canceller either finds it or is seen by it
+        self.parked: Sleeper | None = None  # who is to look when a scope of this thread changes
 
     def refill(self, spent: int = 0) -> None:
         """A new turn has begun, `spent` operations of it are used up."""
@@ -321,7 +321,7 @@ def turn(lane: Lane) -> Generator[Any, Any, None]:
 def _after_fork_in_child() -> None:
     lane = lanes.lane
     scoped.intersection_update({lane})  # the other threads live in the parent
-    lane.guard = threading.Lock()  # one of them may have held it
+    lane.guard = threading.RLock()  # one of them may have held it
 
 
 if hasattr(os, "register_at_fork"):

@@ -223,7 +223,10 @@ class AsyncioWaiter(Waiter):
     def result(self) -> None:
         error, self.error = self.error, None  # its traceback leads to the frames of the task
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # and to this one
 
     def done(self) -> bool:
         return self.woken

@@ -28,12 +28,16 @@ def run_here(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         lane.driving = True
         foreign = coroutine.send(None)
+        while True:  # the error comes out where it was awaited
+            foreign = coroutine.throw(_foreign(foreign))
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
     finally:
         lane.driving = before
-    coroutine.close()
-    raise RuntimeError(
-        f"{foreign!r} cannot be awaited in a coroutine that is driven by its thread: "
+
+
+def _foreign(awaited: object) -> RuntimeError:
+    return RuntimeError(
+        f"{awaited!r} cannot be awaited in a coroutine that is driven by its thread: "
         "only operations of chanlib can; use asyncio or trio for this one"
     )

@@ -122,7 +122,7 @@ class Token:
                 with lane.guard:
                     sleeper = lane.parked
                 if sleeper is not None:
-                    sleeper.wake()
+                    sleeper.nudge()
             todo += [other for other in one.below.copy() if not (isinstance(other, Token) and other._shield)]
 
     @property
@@ -155,8 +155,6 @@ class Token:
 
     @property
     def cancel_called(self) -> bool:
-        if self.called is None and self._deadline <= monotonic():
-            self.cancel("deadline")
         return self.called is not None
 
     def until(self) -> float:
