@@ -18,10 +18,10 @@ import time
 from collections.abc import Collection
 from typing import Any, TypeVar
 
+from elsewhere import NET, waiting
+
 from chanlib import groups
 from chanlib._core import lane, threads
-
-NET = 20.0  # seconds after which what is still there is a leak
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ class Census:
     def __init__(self) -> None:
         self.watched: list[Any] = []
         self.before = self.count()
+        self.own = self.here()
 
     def watch(self, thing: T) -> T:
         """Nobody may wait on `thing` when the test is over."""
@@ -46,6 +47,9 @@ class Census:
             "threads inside a scope": set(lane.scoped),
         }
 
+    def here(self) -> dict[str, Any]:
+        return {name: getattr(lane.lanes.lane, name) for name in ("token", "parked", "alarms", "driving")}
+
     def left(self) -> list[str]:
         """What is there now and was not before, in words."""
         found = []
@@ -54,13 +58,12 @@ class Census:
             if new:
                 found.append(f"{what}: {new}")
         for thing in self.watched:
-            waiting = waiters(thing)
-            if waiting:
-                found.append(f"{waiting} who wait on {thing!r}")
-        here = lane.lanes.lane
-        for name, ought in (("token", None), ("parked", None), ("alarms", 0), ("driving", False)):
-            if getattr(here, name) != ought:
-                found.append(f"{name} of the thread of the tests is {getattr(here, name)!r}")
+            count = waiting(thing)
+            if count:
+                found.append(f"{count} who wait on {thing!r}")
+        here = self.here()
+        if here != self.own:
+            found.append(f"the lane of the thread of the tests is at {here}, not {self.own}")
         return found
 
     def check(self) -> None:
@@ -71,9 +74,3 @@ class Census:
             gc.collect()  # what a finalizer would still have done is not a leak, but worth a word
             after = "" if self.left() else " (gone after a garbage collection)"
             raise AssertionError("left behind: " + "; ".join(found) + after)
-
-
-def waiters(thing: Any) -> int:
-    """How many wait on it, whatever kind of primitive it is."""
-    statistics = thing.statistics()
-    return sum(getattr(statistics, name) for name in statistics._fields if name.startswith("waiting"))
