@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,17 @@ def loop_world(request: pytest.FixtureRequest) -> worlds.World:
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of each backend of `chanlib.run` in turn."""
     return str(request.param)
+
+
+@pytest.fixture
+def known_bug(request: pytest.FixtureRequest, backend: str) -> Callable[..., None]:
+    """`known_bug(reason, *backends)`: on these backends the test is to fail, until somebody mends it."""
+
+    def mark(reason: str, *backends: str) -> None:
+        if backend in backends:
+            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+
+    return mark
 
 
 @pytest.fixture
