@@ -334,14 +334,35 @@ def test_what_needs_a_loop_fails_on_threads(wait: Callable[[], Any]) -> None:
 
     with pytest.raises((RuntimeError, anyio.NoEventLoopError)):
         run(body, backend="threads")
-
-    async def child() -> None:
-        async with TaskGroup() as group:
-            group.start_soon(body)
-
-    with pytest.RaisesGroup(RuntimeError):
-        run(child, backend="threads")
     assert not lanes.lane.driving
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.xfail(strict=True, reason="run_here closes the coroutine: the child ends as cancelled")
+def test_a_foreign_awaitable_in_a_child_is_an_error_of_the_group(census: Census) -> None:
+    async def child() -> None:
+        await Foreign()
+
+    async def body() -> None:
+        async with TaskGroup() as group:
+            group.start_soon(child)
+            await census.watch(Event()).wait()
+
+    with move_on_after(2) as scope, pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="mine to await")):
+        run(body, backend="threads")
+    assert not scope.cancelled_caught
+
+
+@pytest.mark.xfail(strict=True, reason="run_here closes the coroutine, which so cannot know why")
+def test_a_foreign_awaitable_fails_where_it_is_awaited() -> None:
+    async def body() -> str:
+        try:
+            await Foreign()
+        except RuntimeError as error:
+            return str(error)
+        return "awaited"
+
+    assert "mine to await" in run(body, backend="threads")
 
 
 @pytest.mark.xfail(strict=True, reason="asyncio fails in sleep(1) before we see it, and sleep(0) is called None")

@@ -473,6 +473,38 @@ def test_an_interrupt_that_cancels_while_a_thread_goes_to_sleep() -> None:
     assert not hung
 
 
+@pytest.mark.xfail(strict=True, reason="_Over.look() lets Reentered out of cancel() and of the deadline")
+@pytest.mark.parametrize("how", ["cancel", "deadline"])
+def test_an_interrupt_that_cancels_while_its_thread_asks_for_the_cancellation(how: str) -> None:
+    from chanlib._core.pure.source import Source
+
+    refused = []
+    scopes = []
+
+    def act() -> None:
+        try:
+            if how == "cancel":
+                scopes[-1].cancel("interrupted")
+            else:
+                scopes[-1].deadline = -math.inf
+        except RuntimeError as error:
+            refused.append(error)
+
+    def attempt(interrupted: Interrupted) -> None:
+        scope = CancelScope()
+        waiting = scope.wait_cancelled()
+        scopes.append(scope)
+        assert scope._over is not None
+        with interrupted:
+            scope._over.look()
+        with scope:
+            waiting.poll() if interrupted.called else scope.cancel()
+        waiting.close()
+
+    in_time(lambda: at_any_bytecode(Source._locked, attempt, act))
+    assert not refused
+
+
 @pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
 def test_a_scope_whose_loop_is_over_can_be_cancelled_still(name: str) -> None:
     """Nothing happens then; nothing is raised either."""

@@ -575,6 +575,41 @@ def test_a_native_cancel_before_the_first_step_inside_a_scope(name: str) -> None
     run(body, backend=name)
 
 
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="from 3.12 on")
+def test_scopes_in_tasks_that_start_eagerly() -> None:
+    """As anyio: test_eager_task_factory."""
+
+    async def body() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]
+        event = Event()
+        log = []
+
+        async def child(scope: CancelScope) -> None:
+            with scope:
+                log.append("in")
+                await event.wait()
+                log.append("not cancelled")
+
+        with CancelScope() as outer:
+            scopes = [CancelScope() for _ in range(3)]
+            native = asyncio.create_task(child(scopes[0]))
+            assert log == ["in"]
+            async with TaskGroup() as group:
+                group.start_soon(child, scopes[1])
+                group.start_soon(child, scopes[2])
+                await settle(lambda: event.statistics().waiting == 3)
+                scopes[0].cancel()
+                scopes[1].cancel()
+                await native
+                await settle(lambda: event.statistics().waiting == 1)
+                outer.cancel()
+        assert [scope.cancelled_caught for scope in scopes] == [True, True, False]
+        assert outer.cancelled_caught
+        assert log == ["in"] * 3
+
+    run(body)
+
+
 @on_asyncio
 def test_a_lone_task_of_the_loop_is_not_slowed_by_a_scope_that_was_cancelled(name: str) -> None:
     """While a cancelled scope has not been left every operation looks; afterwards none does."""
