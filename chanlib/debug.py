@@ -274,5 +274,4 @@ def _unseen(error: Exception) -> Wait:
 def _sleeps(token: Token) -> Waiter | None:
     """The operation in which the thread that has entered `token` sleeps."""
     lane: Lane | None = token._lane
-    parked = None if lane is None else lane.parked
-    return parked if isinstance(parked, Waiter) else None
+    return None if lane is None else lane.parked

@@ -38,15 +38,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections import deque
-    from typing import Protocol
 
     from .mailbox import Letter, Mailbox
     from .park_asyncio import LoopBox
+    from .park_threads import ThreadWaiter
     from .tokens import Token
-
-    class Sleeper(Protocol):
-        def nudge(self) -> None: ...
-
 
 __all__ = [
     "BUDGET",
@@ -120,7 +116,7 @@ class Lane:
         self.alarms = 0  # cancelled scopes of our own in which tasks of this thread's loop still are
         self.token: Token | None = None  # the innermost scope this thread is in, while it runs no loop
         self.guard = threading.RLock()  # of `parked`, so that a canceller either finds it or is seen by it
-        self.parked: Sleeper | None = None  # who is to look when a scope of this thread changes
+        self.parked: ThreadWaiter | None = None  # who is to look when a scope of this thread changes
 
     def refill(self, spent: int = 0) -> None:
         """A new turn has begun, `spent` operations of it are used up."""
