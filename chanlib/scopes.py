@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._core.backends import Backend, backend_here
-from ._core.engine import PENDING, Op, Queued, QueuedLeaf, clock_here, seconds
+from ._core.engine import PENDING, Op, Queued, QueuedLeaf, Reentered, clock_here, seconds
 from ._core.lane import World, gate, lanes, turn, world
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class CancelScope:
         self._backend: Backend | None = None
         self._lock = RLock()  # a signal handler or finalizer may come in the middle
         self._over: _Over | None = None  # made when somebody waits for the cancellation
-        self._expired = False  # is it known to be cancelled by its deadline?
+        self._expired = False  # is it known to be cancelled, perhaps by its deadline?
         self._gone = False  # has it been left?
 
     def __enter__(self) -> Self:
@@ -108,7 +108,10 @@ class CancelScope:
         return bool(caught)
 
     def _leave(self) -> None:
-        self._expired = self._expired or bool(self._native.cancel_called)
+        backend = self._backend
+        assert backend is not None
+        if self._native.cancel_called or (self._deadline < math.inf and backend.now() >= self._deadline):
+            self._expired = True
         self._gone = True
 
     def cancel(self, reason: str | None = None) -> None:
@@ -120,7 +123,7 @@ class CancelScope:
         if reason is not None and not isinstance(reason, str):
             raise TypeError(f"reason must be a string or None, not {reason!r}")
         with self._lock:
-            if self._called is not None:
+            if self.cancel_called:
                 return
             self._called = reason or ""
             native, backend = self._native, self._backend
@@ -202,7 +205,10 @@ class _Over(Queued):
         self.scope = scope
 
     def look(self) -> None:
-        self._locked(self._wake_all)
+        try:
+            self._locked(self._wake_all)
+        except Reentered as inside:
+            inside.source._defer(self.look)
 
     def __repr__(self) -> str:
         return repr(self.scope)
@@ -218,9 +224,9 @@ class _Cancelling(QueuedLeaf[None]):
 
     def _left(self, over: _Over) -> float:
         scope, backend = over.scope, over.scope._backend
-        if scope._called is not None:
+        if scope._called is not None or scope._expired:
             return 0.0
-        if backend is None or scope._deadline == math.inf:
+        if backend is None or scope._gone or scope._deadline == math.inf:
             return math.inf
         return scope._deadline - backend.now()
 

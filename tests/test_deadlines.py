@@ -77,8 +77,7 @@ def test_a_deadline_that_passes_during_computation_is_felt_at_the_next_operation
     run(body, backend=backend)
 
 
-def test_a_scope_whose_deadline_has_passed_says_that_it_is_cancelled(backend: str, known_bug: Any) -> None:
-    known_bug("on asyncio it does not know before the loop has had its turn", "asyncio", "uvloop")
+def test_a_scope_whose_deadline_has_passed_says_that_it_is_cancelled(backend: str) -> None:
 
     async def body() -> None:
         with move_on_after(0.002) as scope:
@@ -88,9 +87,8 @@ def test_a_scope_whose_deadline_has_passed_says_that_it_is_cancelled(backend: st
     run(body, backend=backend)
 
 
-def test_a_scope_left_in_time_is_not_cancelled_when_its_deadline_passes(backend: str, known_bug: Any) -> None:
+def test_a_scope_left_in_time_is_not_cancelled_when_its_deadline_passes(backend: str) -> None:
     """As in trio: a scope that was left has had its say."""
-    known_bug("the token of a thread looks at the clock after it was left, too", "threads")
 
     async def body() -> None:
         with move_on_after(0.2) as moving, fail_after(0.2) as failing:
@@ -212,10 +210,7 @@ def test_a_deadline_moved_later_by_another_thread_spares_a_wait(backend: str, ce
     run(body, backend=backend)
 
 
-def test_who_waits_keeps_the_place_in_the_queue_when_a_deadline_is_moved(
-    backend: str, census: Census, known_bug: Any
-) -> None:
-    known_bug("who is woken to reckon anew goes to the end of the queue", "threads")
+def test_who_waits_keeps_the_place_in_the_queue_when_a_deadline_is_moved(backend: str, census: Census) -> None:
 
     async def body() -> list[str]:
         ch = census.watch(Channel[int](0))
@@ -463,7 +458,6 @@ def test_an_explicit_cancel_is_no_timeout(backend: str) -> None:
     run(body, backend=backend)
 
 
-@pytest.mark.xfail(strict=True, reason="a cancel() that comes after the deadline makes the scope forget the timeout")
 def test_a_cancel_after_the_deadline_leaves_it_a_timeout(backend: str) -> None:
     """Only the first cause counts (trio: test_cancel_reason_not_overwritten_2)."""
 

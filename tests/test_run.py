@@ -338,7 +338,6 @@ def test_what_needs_a_loop_fails_on_threads(wait: Callable[[], Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.xfail(strict=True, reason="run_here closes the coroutine: the child ends as cancelled")
 def test_a_foreign_awaitable_in_a_child_is_an_error_of_the_group(census: Census) -> None:
     async def child() -> None:
         await Foreign()
@@ -353,7 +352,6 @@ def test_a_foreign_awaitable_in_a_child_is_an_error_of_the_group(census: Census)
     assert not scope.cancelled_caught
 
 
-@pytest.mark.xfail(strict=True, reason="run_here closes the coroutine, which so cannot know why")
 def test_a_foreign_awaitable_fails_where_it_is_awaited() -> None:
     async def body() -> str:
         try:
@@ -365,7 +363,6 @@ def test_a_foreign_awaitable_fails_where_it_is_awaited() -> None:
     assert "mine to await" in run(body, backend="threads")
 
 
-@pytest.mark.xfail(strict=True, reason="asyncio fails in sleep(1) before we see it, and sleep(0) is called None")
 @pytest.mark.parametrize("delay", [0, 1])
 def test_asyncio_sleep_is_named_on_threads(delay: int) -> None:
     async def body() -> None:

@@ -815,7 +815,6 @@ def test_a_scope_is_entered_once(backend: str) -> None:
     run(body, backend=backend)
 
 
-@pytest.mark.xfail(strict=True, raises=AttributeError, reason="leaving a scope that was never entered")
 def test_leaving_a_scope_that_was_not_entered_says_so(backend: str) -> None:
     """As anyio: test_cancelscope_exit_before_enter."""
 
@@ -827,9 +826,8 @@ def test_leaving_a_scope_that_was_not_entered_says_so(backend: str) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_left_in_the_wrong_order(backend: str, known_bug: Any, cancelled: bool) -> None:
+def test_left_in_the_wrong_order(backend: str, cancelled: bool) -> None:
     """As anyio: test_cancelscope_wrong_exit_order; trio: test_cancel_scope_misnesting_1."""
-    known_bug("the attempt counts as leaving: one cancelled scope less on the lane", "asyncio", "uvloop")
 
     async def body() -> None:
         outer, inner = CancelScope(), CancelScope()
@@ -857,9 +855,8 @@ def test_left_in_the_wrong_order(backend: str, known_bug: Any, cancelled: bool) 
         lane.alarms = 0
 
 
-def test_left_in_another_task(backend: str, known_bug: Any, census: Census) -> None:
+def test_left_in_another_task(backend: str, census: Census) -> None:
     """As anyio: test_cancelscope_exit_in_wrong_task; trio: test_cancel_scope_misnesting_3."""
-    known_bug("the attempt counts as leaving: one cancelled scope less on the lane", "asyncio", "uvloop")
 
     async def body() -> None:
         event = census.watch(Event())
@@ -886,10 +883,7 @@ def test_left_in_another_task(backend: str, known_bug: Any, census: Census) -> N
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_left_in_another_thread(backend: str, known_bug: Any, cancelled: bool) -> None:
-    if not cancelled:
-        known_bug("the attempt counts as leaving", "asyncio", "uvloop")
-
+def test_left_in_another_thread(backend: str, cancelled: bool) -> None:
     async def body() -> None:
         with CancelScope() as scope:
             if cancelled:
@@ -928,8 +922,7 @@ def test_a_repr_says_how_it_stands(backend: str) -> None:
 
 
 @pytest.mark.parametrize("ask", [repr, lambda scope: scope.cancel_called], ids=["repr", "cancel_called"])
-def test_another_thread_may_ask_how_it_stands(backend: str, known_bug: Any, ask: Callable[[Any], Any]) -> None:
-    known_bug("trio's scope asks for trio's clock, which another thread has not", "trio")
+def test_another_thread_may_ask_how_it_stands(backend: str, ask: Callable[[Any], Any]) -> None:
 
     async def body() -> None:
         with move_on_after(100) as scope:

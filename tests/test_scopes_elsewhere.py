@@ -239,8 +239,7 @@ def test_cancelled_by_a_child(backend: str, census: Census) -> None:
     run(body, backend=backend)
 
 
-def test_a_group_that_a_scope_around_has_cancelled_was_not_cancelled_itself(backend: str, known_bug: Any) -> None:
-    known_bug("a nursery of threads cancels the group's scope when its wait for the children is cut", "threads")
+def test_a_group_that_a_scope_around_has_cancelled_was_not_cancelled_itself(backend: str) -> None:
 
     async def body() -> None:
         event = Event()
@@ -303,8 +302,7 @@ def on_signal() -> Iterator[Callable[[Callable[[], object]], None]]:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal")
-def test_cancelled_by_a_signal_handler(backend: str, census: Census, on_signal: Any, known_bug: Any) -> None:
-    known_bug("the handler runs on the loop's thread, and nothing wakes the loop from its select", "asyncio")
+def test_cancelled_by_a_signal_handler(backend: str, census: Census, on_signal: Any) -> None:
 
     async def body() -> None:
         event = census.watch(Event())
@@ -388,12 +386,6 @@ class Watched:
         self.lock.release()
 
 
-REENTERED = pytest.mark.xfail(
-    strict=True, reason="CancelScope._lock and Lane.guard are plain locks: who comes again on the same thread hangs"
-)
-
-
-@REENTERED
 @pytest.mark.parametrize("name", ["cancel", "deadline", "shield", "wait_cancelled", "__enter__"])
 def test_an_interrupt_that_cancels_the_scope_in_the_middle_of_its_own_work(name: str) -> None:
     """A signal handler, or a finalizer, that comes in the middle, on the same thread. Here: a trace function.
@@ -437,7 +429,6 @@ def test_an_interrupt_that_cancels_the_scope_in_the_middle_of_its_own_work(name:
     assert not hung
 
 
-@REENTERED
 def test_an_interrupt_that_cancels_while_a_thread_goes_to_sleep() -> None:
     """As above, in `ThreadWaiter.park`."""
     from chanlib._core.park_threads import ThreadWaiter
@@ -473,7 +464,6 @@ def test_an_interrupt_that_cancels_while_a_thread_goes_to_sleep() -> None:
     assert not hung
 
 
-@pytest.mark.xfail(strict=True, reason="_Over.look() lets Reentered out of cancel() and of the deadline")
 @pytest.mark.parametrize("how", ["cancel", "deadline"])
 def test_an_interrupt_that_cancels_while_its_thread_asks_for_the_cancellation(how: str) -> None:
     from chanlib._core.pure.source import Source
@@ -601,8 +591,7 @@ def test_waiting_for_the_cancellation_in_another_world(backend: str, other: str)
 
 
 @pytest.mark.parametrize("other", ["plain", "asyncio", "trio", "threads"])
-def test_waiting_elsewhere_for_a_deadline(backend: str, other: str, known_bug: Any) -> None:
-    known_bug("who waits asks for trio's clock, which other threads have not, or which is that of another run", "trio")
+def test_waiting_elsewhere_for_a_deadline(backend: str, other: str) -> None:
 
     async def body() -> None:
         begun = threading.Event()
@@ -626,8 +615,7 @@ def test_waiting_elsewhere_for_a_deadline(backend: str, other: str, known_bug: A
     run(body, backend=backend)
 
 
-def test_who_waits_before_the_scope_is_entered_sees_its_deadline(backend: str, known_bug: Any) -> None:
-    known_bug("entering does not tell those who wait", "asyncio", "uvloop", "trio", "threads")
+def test_who_waits_before_the_scope_is_entered_sees_its_deadline(backend: str) -> None:
 
     async def body() -> None:
         scope = move_on_after(0.1)
@@ -721,11 +709,7 @@ def test_waiting_for_the_cancellation_of_the_scope_one_is_in(backend: str) -> No
     run(body, backend=backend)
 
 
-def test_a_scope_left_in_time_does_not_wake_who_waits_for_its_cancellation(backend: str, known_bug: Any) -> None:
-    known_bug(
-        "wait_cancelled looks at the deadline of a scope that was left, too", "asyncio", "uvloop", "trio", "threads"
-    )
-
+def test_a_scope_left_in_time_does_not_wake_who_waits_for_its_cancellation(backend: str) -> None:
     async def body() -> None:
         with move_on_after(0.2) as scope:
             pass
@@ -826,7 +810,6 @@ assert not missed, missed
 """
 
 
-@pytest.mark.xfail(strict=True, reason="Lane.enter: a lane whose budget is just used up is not noted as in a scope")
 def test_a_scope_entered_when_the_budget_is_just_used_up() -> None:
     """Where trio is not loaded, the quick way of `sync()` asks only whether any thread is in a scope."""
     import subprocess

@@ -386,9 +386,8 @@ def test_a_cancelled_scope_leaves_no_cycle(backend: str) -> None:
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="counts references")
-def test_what_a_cancelled_child_held_goes_with_it(backend: str, census: Census, known_bug: Any) -> None:
+def test_what_a_cancelled_child_held_goes_with_it(backend: str, census: Census) -> None:
     """As trio: test_locals_destroyed_promptly_on_cancel."""
-    known_bug("AsyncioWaiter.result() keeps the error in a local of a frame of its traceback", "asyncio", "uvloop")
 
     class Held:
         pass
