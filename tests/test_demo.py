@@ -626,7 +626,7 @@ def test_an_interrupt_leaves_no_thread_and_no_handler(huge: Path, demo_here: Cal
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupt() -> None:
-        eventually(lambda: at_work() == before + 6 + network.HASHERS)  # this thread, and those of five stages
+        eventually(lambda: at_work() >= before + 4 + network.HASHERS)  # this one; hash and its own, collect, write
         os.kill(os.getpid(), signal.SIGINT)
 
     helper = threading.Thread(target=interrupt)
