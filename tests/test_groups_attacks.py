@@ -1,4 +1,4 @@
-"""What the demo met when it was moved into a task group."""
+"""Groups and scopes where somebody else comes in between: signal handlers, siblings that close their ends, idle threads."""
 
 from __future__ import annotations
 
@@ -22,14 +22,8 @@ def handled() -> Iterator[signal.Signals]:
     signal.signal(signal.SIGUSR1, before)
 
 
-NOT_WOKEN = pytest.mark.xfail(
-    strict=True,
-    reason="Backend.call() runs it in the handler itself, and nothing wakes asyncio's loop from its select",
-)
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="needs os.kill")
-@pytest.mark.parametrize("backend", [pytest.param("asyncio", marks=NOT_WOKEN), "trio", "threads"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "threads"])
 def test_a_signal_handler_may_cancel_a_group_whose_loop_sleeps(backend: str, handled: signal.Signals) -> None:
     helped = Event()
 
@@ -57,7 +51,6 @@ def test_a_signal_handler_may_cancel_a_group_whose_loop_sleeps(backend: str, han
     assert not helped.is_set()
 
 
-@pytest.mark.xfail(strict=True, reason="an object is made while the scope's lock is held, which is not re-entrant")
 def test_a_scope_that_is_cancelled_from_within_wait_cancelled_does_not_deadlock(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -77,13 +70,7 @@ def test_a_scope_that_is_cancelled_from_within_wait_cancelled_does_not_deadlock(
     assert not asking.is_alive()
 
 
-CANCELLED_TWICE = pytest.mark.xfail(
-    strict=True,
-    reason="the end is closed with Cancelled as its cause, and who is parked at the other end may see that first",
-)
-
-
-@pytest.mark.parametrize("backend", ["asyncio", "trio", pytest.param("threads", marks=CANCELLED_TWICE)])
+@pytest.mark.parametrize("backend", ["asyncio", "trio", "threads"])
 def test_a_group_that_is_only_cancelled_ends_without_an_error_whatever_its_children_close(backend: str) -> None:
     async def once() -> None:
         tx, rx = open_channel[int](0)
@@ -108,7 +95,6 @@ def test_a_group_that_is_only_cancelled_ends_without_an_error_whatever_its_child
         run(once, backend=backend)  # type: ignore[arg-type]
 
 
-@pytest.mark.xfail(strict=True, reason="an idle thread keeps the name of the job that it has done")
 def test_an_idle_thread_does_not_bear_the_name_of_a_child_that_has_ended() -> None:
     with TaskGroup() as group:
         group.start_thread(lambda: None, name="a child")
