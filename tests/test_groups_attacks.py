@@ -1,4 +1,4 @@
-"""Groups and scopes where somebody else comes in between: signal handlers, siblings that close their ends, idle threads."""
+"""Groups and scopes where somebody else comes in between: a signal handler, a sibling that closes its end."""
 
 from __future__ import annotations
 
