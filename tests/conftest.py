@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is no package of tests
 
 import worlds
+from census import Census
 
 _MIXED = [("asyncio", "threads"), ("threads", "asyncio"), ("trio", "asyncio"), ("threads", "trio")]
 _NO_UVLOOP = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="no uvloop for this interpreter")
@@ -45,6 +47,20 @@ def world(request: pytest.FixtureRequest) -> worlds.World:
 def loop_world(request: pytest.FixtureRequest) -> worlds.World:
     """Each world that has an event loop, and can cancel."""
     return worlds.ALL[request.param]
+
+
+@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in ("asyncio", "uvloop", "trio", "threads")])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend of `chanlib.run` in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def census() -> Iterator[Census]:
+    """After the test nothing may be left that was not there before it."""
+    census = Census()
+    yield census
+    census.check()
 
 
 @pytest.fixture(params=_pairs())
