@@ -19,6 +19,7 @@ Invariants, under the group's lock:
 
 from __future__ import annotations
 
+import contextvars
 import math
 import weakref
 from collections import deque
@@ -153,7 +154,11 @@ class TaskGroup(Counter):
             entered.discard(self)
             if self._children and self._backend.name != "threads":
                 for child in list(self._children):  # cancelled natively before it had begun: nobody has told us
+                    coroutine = child._coroutine
+                    self._nursery.discard(child)
                     self._end(child, "cancelled")
+                    if coroutine is not None:
+                        coroutine.close()
         try:
             if self._errors:
                 final = self._raised()
@@ -339,6 +344,7 @@ class TaskGroup(Counter):
         if self._free >= 1 and not self._queued and (not self._queue or self._queue.first() is None):
             self._free -= 1
             return True
+        child._native = contextvars.copy_context()  # of who has started it, not of the one whose place it will take
         self._queued.append(child)
         return False
 
@@ -407,8 +413,9 @@ class TaskGroup(Counter):
             inside.source._defer(lambda: self._end(child, state))
             return
         if following is not None:
+            context, following._native = following._native, None
             try:
-                self._start(following)
+                context.run(self._start, following)
             except Exception as error:
                 self._failed(following, error)
 
@@ -444,9 +451,11 @@ class TaskGroup(Counter):
         if queued:
             self._queued.remove(child)
             return None
-        if self._queued:
+        self._free += 1  # may be below zero before that: `start` takes a place that is not there
+        if self._queued and self._free >= 1:
+            self._free -= 1
             return self._queued.popleft()
-        self._put_back(1)
+        self._serve()
         return None
 
     # ------------------------------------------------------------- cancelling

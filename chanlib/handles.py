@@ -33,8 +33,8 @@ class TaskHandle(Generic[T_co]):
     the wait does not cancel the child. Any thread may use a handle.
     """
 
-    # Until it is done `_coroutine` is what it runs, and `_native` stands for it in its nursery. Those change, as the
-    # state and the outcome do, by the group only.
+    # Until it is done `_coroutine` is what it runs, and `_native` stands for it in its nursery, or is the context it is
+    # to be started in. Those change, as the state and the outcome do, by the group only.
     _left: Any  # once it is done: its value, or its error
     _traceback: TracebackType | None  # of the error
     _made_at: str | None  # set in debug mode only

@@ -131,6 +131,9 @@ class _Nursery:
     def stopped(self, child: Child) -> None:
         lanes.lane.warn(-1)
 
+    def discard(self, child: Child) -> None:
+        child._native.coro.close()
+
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         return await self.group.start(function, name=name)
 

@@ -92,6 +92,9 @@ class _Nursery:
     def stopped(self, child: Child) -> None:
         pass
 
+    def discard(self, child: Child) -> None:
+        pass
+
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         status = _Status(self, Token(parent=lanes.lane.token))
         in_thread(lambda: status.live(function), status.token, name)

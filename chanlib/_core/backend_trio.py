@@ -64,6 +64,9 @@ class _Nursery:
         child._native = trio.CancelScope()
         self.nursery.start_soon(_inside, child._native, coroutine, name=child.name)
 
+    def discard(self, child: Child) -> None:
+        pass
+
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         return await self.nursery.start(function, name=name)
 

@@ -77,6 +77,9 @@ class Nursery(Protocol):
     def stopped(self, child: Child) -> None:
         """A child that was told to stop has come to its end."""
 
+    def discard(self, child: Child) -> None:
+        """A child has come to its end without having begun."""
+
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         """Run `function(task_status=)` in the caller's scope until it says `started(value)`, then here; that value."""
         ...
