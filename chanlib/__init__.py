@@ -1,4 +1,8 @@
-"""chanlib: one library for everything that waits in a Python program."""
+"""chanlib: one library for everything that waits in a Python program.
+
+Channels and other primitives, `select`, timers, and the task groups and cancel scopes that own what waits: one API over
+asyncio, trio and plain threads.
+"""
 
 from ._core.engine import Op as Op
 from .barriers import Barrier as Barrier

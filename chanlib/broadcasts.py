@@ -134,6 +134,7 @@ class Broadcast(Ending, Closes, Generic[T]):
         self._advance()
 
     def _drop_first(self) -> None:
+        self._drop(self._items[0])
         self._first += 1  # the call comes last, for the sake of interrupts
         if self._unread < self._first:
             self._unread = self._first

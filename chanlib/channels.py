@@ -3,7 +3,8 @@
 A channel is a ring (`_core`) with a policy on top: names, errors, what becomes of values nobody will get. It ends
 by `close()`, after which receivers drain it, or by `cancel()`, which discards what is in it.
 
-Lock discipline: whatever touches the ring's state goes through `Ring._locked`; `on_undelivered` is called outside.
+Lock discipline: whatever touches the ring's state goes through `Ring._locked`; `on_undelivered` is called outside, and
+values that nobody will get die there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ._core.engine import (
     Send,
     SendSome,
 )
+from ._core.origins import recorded
 from .blocks import ClosedAtEnd
 from .checks import check_cause, check_max
 from .endings import Closes
@@ -96,10 +98,11 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         async for job in jobs: ...
     """
 
-    __slots__ = ("_cause", "_closing", "_name", "_undelivered", "_unwanted")
+    __slots__ = ("_cause", "_closing", "_made_at", "_name", "_undelivered", "_unwanted")
 
     __hash__ = object.__hash__
 
+    @recorded
     def __init__(
         self,
         capacity: float,
@@ -122,7 +125,7 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         self._cause: BaseException | None = None
         self._closing = None
         self._undelivered = on_undelivered
-        self._unwanted: deque[T] | None = None  # made when needed
+        self._unwanted: _Bin[T] | None = None  # made when needed
 
     # ------------------------------------------------------------- sending
     def send(self, value: T, /) -> Op[None]:
@@ -298,6 +301,7 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
 
     def _end_locked(self, end: int, cause: BaseException | None) -> bool:
         if self._end < end and (cause is not None or not self._end):
+            self._drop(self._cause)
             self._cause = cause
         return self._finish(end)
 
@@ -319,14 +323,14 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         super()._conclude()
         self._tell_closing()
 
-    def _bin(self) -> deque[T] | None:
-        if self._undelivered is not None and self._unwanted is None:
-            self._unwanted = deque()
+    def _bin(self) -> deque[T]:
+        if self._unwanted is None:
+            self._unwanted = _Bin()
         return self._unwanted
 
     def _tell(self) -> None:
         if self._unwanted:
-            self._after.append(_Undelivered(self))
+            self._after.append(self._unwanted if self._undelivered is None else _Undelivered(self))
 
     def _tell_undelivered(self) -> None:
         """Outside the lock: hand over what will never be delivered. Errors are raised together, at the end."""
@@ -398,6 +402,13 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         state = ("", " closed", " cancelled")[self._end]
         capacity = "inf" if self._capacity == math.inf else self._capacity
         return f"<Channel {self._label(self._name)} {self._buffered()}/{capacity}{state}>"
+
+
+class _Bin(deque[T]):
+    """What will never be delivered. Nobody wants to know of it: it is emptied once the lock is free."""
+
+    __slots__ = ()
+    wake = deque[T].clear
 
 
 class _Undelivered:

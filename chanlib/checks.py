@@ -14,10 +14,13 @@ def check_cause(cause: Any) -> None:
 
 
 def check_count(value: Any, argument: str, least: int) -> None:
-    other = isinstance(value, bool) or not isinstance(value, int)
-    if other or value < least:
-        what = f"{argument} must be an integer of at least {least}, not {value!r}"
-        raise TypeError(what) if other else ValueError(what)
+    if type(value) is int and value >= least:
+        return
+    what = f"{argument} must be an integer of at least {least}, not {value!r}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(what)
+    if value < least:
+        raise ValueError(what)
 
 
 def check_max(value: Any) -> float:

@@ -123,13 +123,13 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
         await Passed(job)
     except BaseException:
         child = current_child.get()
-        token.cancel((child and child._reason) or (scope._calls[0] if scope._calls else None))
+        token.cancel((child and child._reason) or scope._called)
         if abandon:
             job.abandoned = True
             raise
         with CancelScope(shield=True):
             await Passed(job)
-        if job.error is None or isinstance(job.error, Cancelled):
+        if isinstance(job.error, Cancelled):
             raise
     if job.error is not None:
         raise job.error

@@ -127,6 +127,11 @@ class Future(Latch, Generic[T]):
             raise error.with_traceback(self._traceback)
         return self._value
 
+    def _outcome_inside(self) -> T:
+        if self._error is not None:
+            self._drop(self._error.__traceback__)  # it is replaced, and leads to the frames of an earlier waiter
+        return self._outcome()
+
     def done(self) -> bool:
         """Whether it has a result, an exception, or was cancelled."""
         return self._set

@@ -19,6 +19,7 @@ Invariants, under the group's lock:
 
 from __future__ import annotations
 
+import contextvars
 import math
 import weakref
 from collections import deque
@@ -29,11 +30,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, c
 from ._core.backends import Backend, Nursery, backend_here
 from ._core.engine import PENDING, Acquire, Counter, Leaf, Op, Reentered, WaitQueue
 from ._core.lane import lanes, refuse_loop
+from ._core.origins import DEBUG, caller, recorded
 from ._core.running import run_here
 from .checks import check_count
 from .children import Job, Started, attend, check_coroutine, check_plain, coroutine_of, current_child, in_this_thread
 from .completions import Completions
-from .errors import Cancelled
+from .errors import Cancelled, ChannelClosed
 from .handles import TaskHandle, called
 from .run import BackendName, check_backend, run
 from .scopes import CancelScope
@@ -92,6 +94,7 @@ class TaskGroup(Counter):
 
     __hash__ = object.__hash__
 
+    @recorded
     def __init__(self, *, limit: int | None = None, on_error: OnError = "cancel", name: str | None = None) -> None:
         if limit is not None:
             check_count(limit, "limit", 1)
@@ -136,11 +139,11 @@ class TaskGroup(Counter):
         assert self._backend is not None
         final = error
         if error is not None:
-            if not isinstance(error, self._backend.cancelled):
+            if not self._only_cancelled(error):
                 self._errors.append(error)
             self._scope.cancel(f"the block of {self!r} has failed" if self._errors else None)
         try:
-            await self._nursery.close(self)
+            await self._nursery.close(self, isinstance(error, KeyboardInterrupt))
         except BaseException as cut:
             if not self._only_cancelled(cut):
                 self._errors.append(cut)
@@ -149,6 +152,13 @@ class TaskGroup(Counter):
         finally:
             self._state = "ended"
             entered.discard(self)
+            if self._children and self._backend.name != "threads":
+                for child in list(self._children):  # cancelled natively before it had begun: nobody has told us
+                    coroutine = child._coroutine
+                    self._nursery.discard(child)
+                    self._end(child, "cancelled")
+                    if coroutine is not None:
+                        coroutine.close()
         try:
             if self._errors:
                 final = self._raised()
@@ -175,6 +185,9 @@ class TaskGroup(Counter):
         kinds = (self._backend.cancelled, Cancelled)
         if isinstance(error, kinds):
             return True
+        if isinstance(error, ChannelClosed):
+            # a sibling closed its end when it was cancelled: to who is cancelled himself, that is the cancellation
+            return isinstance(error.cause, kinds) and self._backend.until() == -math.inf
         if not isinstance(error, BaseExceptionGroup):
             return False
         return cast("BaseExceptionGroup[BaseException]", error).split(kinds)[1] is None
@@ -241,11 +254,14 @@ class TaskGroup(Counter):
         it fails, that is raised here. It takes a place, but does not wait for one.
         """
         self._may_start()
+        made_at = caller() if DEBUG else None  # the child is made in a task of its own
 
         async def live(*, task_status: Any) -> None:
             status = Started(task_status)
             coroutine = coroutine_of(fn, args, task_status=status)
             child = TaskHandle(self, coroutine, fn if name is None else name)
+            if DEBUG:
+                child._made_at = made_at
             self._locked(self._take_place, child)
             try:
                 value = await coroutine
@@ -328,6 +344,7 @@ class TaskGroup(Counter):
         if self._free >= 1 and not self._queued and (not self._queue or self._queue.first() is None):
             self._free -= 1
             return True
+        child._native = contextvars.copy_context()  # of who has started it, not of the one whose place it will take
         self._queued.append(child)
         return False
 
@@ -337,10 +354,10 @@ class TaskGroup(Counter):
         child._state = "running"
 
     def _start(self, child: TaskHandle[Any]) -> None:
-        self._children[child] = None
-        child._state = "running"
         life, coroutine = self._live(child), child._coroutine
         try:
+            self._children[child] = None
+            child._state = "running"
             self._nursery.start(life, child)
         except BaseException:  # no thread can be had; the loop is closed
             self._end(child, "cancelled")
@@ -353,7 +370,7 @@ class TaskGroup(Counter):
     async def _live(self, child: TaskHandle[Any]) -> None:
         current_child.set(child)
         if child._reason is not None:  # asked to stop before its thread was there to be told
-            self._nursery.stop(child)
+            self._stop_here(child)
         try:
             assert child._coroutine is not None
             value = await child._coroutine
@@ -387,24 +404,38 @@ class TaskGroup(Counter):
     def _end(self, child: TaskHandle[Any], state: str) -> None:
         try:
             following = self._locked(self._end_locked, child, state)
+            while following is not None and self._is_cancelled(child):
+                coroutine = following._coroutine
+                following = self._locked(self._end_locked, following, "cancelled")
+                if coroutine is not None:
+                    coroutine.close()
         except Reentered as inside:
             inside.source._defer(lambda: self._end(child, state))
             return
         if following is not None:
+            context, following._native = following._native, None
             try:
-                self._start(following)
+                context.run(self._start, following)
             except Exception as error:
                 self._failed(following, error)
 
+    def _is_cancelled(self, child: TaskHandle[Any]) -> bool:
+        """Asked by `child` at its end: has the group been cancelled, by its own scope or one around it?"""
+        assert self._backend is not None
+        return self._scope.cancel_called or (child._reason is None and self._backend.until() == -math.inf)
+
     def _end_locked(self, child: TaskHandle[Any], state: Any) -> TaskHandle[Any] | None:
         """Under the lock: the child that is to have its place, or None."""
-        queued = child._state == "queued"
+        if child.done:  # an interrupt has come in between
+            return None
+        queued = child in self._queued if self._queued else False
         child._state = state
         child._coroutine = None
         self._children.pop(child, None)
         if child._ended is not None:
             self._after.append(child._ended)
-        if child._reason is not None and child._native is not None:
+        if child._stopping:
+            child._stopping = False
             self._nursery.stopped(child)
         child._native = None
         if self._streams:
@@ -420,9 +451,11 @@ class TaskGroup(Counter):
         if queued:
             self._queued.remove(child)
             return None
-        if self._queued:
+        self._free += 1  # may be below zero before that: `start` takes a place that is not there
+        if self._queued and self._free >= 1:
+            self._free -= 1
             return self._queued.popleft()
-        self._put_back(1)
+        self._serve()
         return None
 
     # ------------------------------------------------------------- cancelling
@@ -439,28 +472,34 @@ class TaskGroup(Counter):
         return self._scope
 
     def _stop(self, child: TaskHandle[Any], reason: str) -> bool:
-        queued = self._locked(self._stop_locked, child, reason)
-        if queued is None:
+        try:
+            running, coroutine = self._locked(self._stop_locked, child, reason)
+        except Reentered as inside:
+            inside.source._defer(lambda: self._stop(child, reason))
             return not child.done
-        if queued:
-            coroutine = child._coroutine
-            self._end(child, "cancelled")
-            if coroutine is not None:
-                coroutine.close()
-        else:
+        if coroutine is not None:
+            coroutine.close()
+        elif running:
             assert self._backend is not None
             self._backend.call(lambda: self._stop_here(child))
-        return True
+        return running or coroutine is not None
 
-    def _stop_locked(self, child: TaskHandle[Any], reason: str) -> bool | None:
-        """Is it still queued? None: it has ended, or has been told already."""
-        if child.done or child._reason is not None:
-            return None
-        child._reason = reason
-        return child._state == "queued"
+    def _stop_locked(self, child: TaskHandle[Any], reason: str) -> tuple[bool, Coroutine[Any, Any, Any] | None]:
+        """Under the lock: does it run? If it is queued it ends now; its coroutine."""
+        if child.done:
+            return False, None
+        if child._reason is None:
+            child._reason = reason
+        if child._state == "running":
+            return True, None
+        coroutine = child._coroutine
+        self._end_locked(child, "cancelled")
+        return False, coroutine
 
     def _stop_here(self, child: TaskHandle[Any]) -> None:
-        if not child.done and child._native is not None:
+        """On the thread of the backend: tell its nursery, once."""
+        if not child.done and not child._stopping and child._native is not None:
+            child._stopping = True
             self._nursery.stop(child)
 
     # ------------------------------------------------------------- asking

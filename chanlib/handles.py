@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from ._core.engine import Latch, Op, Passed, Reentered
+from ._core.origins import recorded
 from .errors import TaskCancelled
 
 __all__ = ["TaskHandle"]
@@ -32,10 +33,11 @@ class TaskHandle(Generic[T_co]):
     the wait does not cancel the child. Any thread may use a handle.
     """
 
-    # Until it is done `_coroutine` is what it runs, and `_native` stands for it in its nursery. Those change, as the
-    # state and the outcome do, by the group only.
+    # Until it is done `_coroutine` is what it runs, and `_native` stands for it in its nursery, or is the context it is
+    # to be started in. Those change, as the state and the outcome do, by the group only.
     _left: Any  # once it is done: its value, or its error
     _traceback: TracebackType | None  # of the error
+    _made_at: str | None  # set in debug mode only
     __slots__ = (
         "__weakref__",
         "_coroutine",
@@ -47,9 +49,11 @@ class TaskHandle(Generic[T_co]):
         "_owner",
         "_reason",
         "_state",
+        "_stopping",
         "_traceback",
     )
 
+    @recorded
     def __init__(self, owner: Owner, coroutine: Coroutine[Any, Any, T_co], name: object) -> None:
         self._owner = owner
         self._coroutine: Coroutine[Any, Any, T_co] | None = coroutine
@@ -57,6 +61,7 @@ class TaskHandle(Generic[T_co]):
         self._state: State = "queued"
         self._native: Any = None
         self._reason: str | None = None  # of its cancellation, once asked for; "" if none was given
+        self._stopping = False  # has its nursery been told?
         self._ended: _Ended | None = None  # made when somebody waits
 
     # ------------------------------------------------------------- waiting
@@ -147,6 +152,12 @@ class _Ended(Latch):
 
     def _outcome(self) -> Any:
         return self.handle._outcome()
+
+    def _outcome_inside(self) -> Any:
+        error = self.handle.exception
+        if error is not None:
+            self._drop(error.__traceback__)  # it is replaced, and leads to the frames of an earlier waiter
+        return self._outcome()
 
     def wake(self) -> None:
         """Once the lock of the group is free."""

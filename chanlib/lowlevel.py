@@ -20,7 +20,8 @@ A **readiness** operation is told to try again: by `waiter.wake_in(seconds)`, `w
 
 Steps are run by `src._locked(function, *args)`, which returns the function's result and then wakes whoever was put
 into `src._after`. It raises `Reentered` if this very thread is in the middle of a step on the same source, as can
-happen in a finalizer; a method that must work there catches it and calls `src._defer(function)`.
+happen in a finalizer; a method that must work there catches it and calls `src._defer(function)`. A step that lets go
+of a user's object tells so by `src._drop(thing)`, since a destructor may wait for another thread that needs the lock.
 
 That is all: such an operation can be awaited under asyncio and trio, waited for by threads, polled, mapped, given a
 time limit, and stands in `select` beside any other.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import importlib
 import math
 from collections.abc import Awaitable, Callable, Coroutine
@@ -54,12 +55,12 @@ def run(
         return await made
 
     if backend == "threads":
-        return run_here(entry())
+        return contextvars.copy_context().run(run_here, entry())
     token = lane.token
     loop: Callable[[Callable[[], Coroutine[Any, Any, T]]], T] = _RUNNERS[backend]
     if token is None:
         return loop(entry)
-    lane.enter(None)  # its operations are the loop's now
+    lane.leave(None)  # its operations are the loop's now
     try:
         return loop(_Linked(token, entry).live)
     except _WasCancelled:

@@ -4,25 +4,20 @@ One `with` statement in every world. On asyncio and in trio a scope is one of an
 for either nests inside and outside; in a thread it is a token of our own. All of them are level-triggered: once a
 scope is cancelled, every operation in it raises, until it is left.
 
-Invariants:
-- `_native` exists from entering on.
-- `_calls` has the reasons of those who have cancelled the scope; the first counts, and there are more than one only if
-  several threads did so at the same time. It stands for a lock, which would cost more than all else here: appending to
-  a list and copying it exclude each other, with and without a GIL (docs.python.org, "Thread Safety Guarantees"). Who
-  cancels appends, and looks for `_native` and `_over` then; who enters writes `_native` first, who waits `_over`, and
-  copies then. Whoever comes second sees the other.
+Invariant: `_native` exists from entering on. Who cancels a scope from elsewhere writes `_called` first and looks for
+`_native` then; who enters it writes `_native` first and looks at `_called` then, both under `_lock`.
 """
 
 from __future__ import annotations
 
 import math
+from _thread import RLock
 from collections.abc import Generator
-from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._core.backends import Backend, backend_here
-from ._core.engine import PENDING, Op, Queued, QueuedLeaf, clock_here, seconds
+from ._core.engine import PENDING, Op, Queued, QueuedLeaf, Reentered, clock_here, seconds
 from ._core.lane import World, gate, lanes, turn, world
 
 if TYPE_CHECKING:
@@ -41,9 +36,6 @@ __all__ = [
 ]
 
 
-_making = RLock()  # of `_over`; finalizers come in between
-
-
 class CancelScope:
     """A part of a program that can be cancelled as a whole: what runs inside `with CancelScope() as scope:`.
 
@@ -58,10 +50,12 @@ class CancelScope:
     __slots__ = (
         "__weakref__",
         "_backend",
-        "_calls",
+        "_called",
         "_deadline",
+        "_expired",
         "_gone",
         "_limit",
+        "_lock",
         "_native",
         "_over",
         "_shield",
@@ -71,10 +65,12 @@ class CancelScope:
         self._deadline = deadline if deadline is math.inf else _instant(deadline)
         self._limit: float | None = None  # seconds from entering
         self._shield = shield if shield is False else _flag(shield)
-        self._calls: list[str] = []  # "" if no reason was given
+        self._called: str | None = None  # the reason, "" if none was given
         self._native: Any = None
         self._backend: Backend | None = None
+        self._lock = RLock()  # a signal handler or finalizer may come in the middle
         self._over: _Over | None = None  # made when somebody waits for the cancellation
+        self._expired = False  # is it known to be cancelled, perhaps by its deadline?
         self._gone = False  # has it been left?
 
     def __enter__(self) -> Self:
@@ -84,19 +80,39 @@ class CancelScope:
         if self._limit is not None:
             self._deadline = backend.now() + self._limit
         native = backend.scope(self._deadline, self._shield)
-        self._backend = backend
-        self._native = native
-        calls = self._calls.copy()
+        with self._lock:
+            self._native = native
+            self._backend = backend
+            called = self._called
         native.__enter__()
-        if calls:
-            native.cancel(calls[0] or None)
+        if called is not None:
+            native.cancel(called or None)
+        if self._over is not None:
+            self._over.look()  # there is a deadline now
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        native = self._native
+        if native is None:
+            raise RuntimeError("a cancel scope is left that was never entered")
+        try:
+            caught = native.__exit__(kind, error, traceback)
+        except RuntimeError:  # not here, or not yet: it is entered still
+            raise
+        except BaseException:  # what is left of a group of errors
+            self._leave()
+            raise
+        self._leave()
+        return bool(caught)
+
+    def _leave(self) -> None:
+        backend = self._backend
+        assert backend is not None
+        if self._native.cancel_called or (self._deadline < math.inf and backend.now() >= self._deadline):
+            self._expired = True
         self._gone = True
-        return bool(self._native.__exit__(kind, error, traceback))
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel what is inside. `reason` is for those who read the error. Only the first call counts.
@@ -106,20 +122,30 @@ class CancelScope:
         """
         if reason is not None and not isinstance(reason, str):
             raise TypeError(f"reason must be a string or None, not {reason!r}")
-        if self._calls:
-            return
-        self._calls.append(reason or "")
-        native = self._native
-        if native is not None:
-            assert self._backend is not None
-            self._backend.call(lambda: self._gone or native.cancel(self._calls[0] or None))
+        with self._lock:
+            if self.cancel_called:
+                return
+            self._called = reason or ""
+            native, backend = self._native, self._backend
+        if backend is not None:
+            backend.call(lambda: self._gone or native.cancel(reason))
         if self._over is not None:
             self._over.look()
 
     @property
     def cancel_called(self) -> bool:
         """Whether it was cancelled, by a call or by its deadline."""
-        return bool(self._calls) or (self._native is not None and bool(self._native.cancel_called))
+        if self._called is not None or self._expired:
+            return True
+        native, backend = self._native, self._backend
+        if backend is None or self._gone:
+            return False
+        if backend.now() >= self._deadline:
+            backend.call(lambda: self._gone or native.cancel("deadline"))
+            self._expired = True
+        elif backend.here():
+            self._expired = bool(native.cancel_called)
+        return self._expired
 
     @property
     def cancelled_caught(self) -> bool:
@@ -151,18 +177,16 @@ class CancelScope:
         self._change("shield", self._shield)
 
     def _change(self, name: str, value: Any) -> None:
-        native = self._native
-        if native is not None:
-            assert self._backend is not None
-            self._backend.call(lambda: setattr(native, name, value))
+        with self._lock:
+            native, backend = self._native, self._backend
+        if backend is not None:
+            backend.call(lambda: setattr(native, name, value))
 
     def wait_cancelled(self) -> Op[None]:
         """Wait until it is cancelled, by a call or by its deadline. An arm of `select` as well."""
-        if self._over is None:
-            with _making:
-                if self._over is None:
-                    self._over = _Over(self)
-            self._calls.copy()  # see the top
+        with self._lock:
+            if self._over is None:
+                self._over = _Over(self)
         return _Cancelling(self._over)
 
     def __repr__(self) -> str:
@@ -181,7 +205,10 @@ class _Over(Queued):
         self.scope = scope
 
     def look(self) -> None:
-        self._locked(self._wake_all)
+        try:
+            self._locked(self._wake_all)
+        except Reentered as inside:
+            inside.source._defer(self.look)
 
     def __repr__(self) -> str:
         return repr(self.scope)
@@ -197,9 +224,9 @@ class _Cancelling(QueuedLeaf[None]):
 
     def _left(self, over: _Over) -> float:
         scope, backend = over.scope, over.scope._backend
-        if scope._calls:
+        if scope._called is not None or scope._expired:
             return 0.0
-        if backend is None or scope._deadline == math.inf:
+        if backend is None or scope._gone or scope._deadline == math.inf:
             return math.inf
         return scope._deadline - backend.now()
 
@@ -225,7 +252,7 @@ class _Failing(CancelScope):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         caught = super().__exit__(kind, error, traceback)
-        if self.cancelled_caught and not self._calls:
+        if self.cancelled_caught and self._called is None:
             assert self._backend is not None
             limit = "its deadline" if self._limit is None else f"{self._limit} s"
             raise TimeoutError(f"what is inside a cancel scope was not done within {limit}")

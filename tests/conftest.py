@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is no package of tests
 
 import worlds
+from census import Census
+from strangers import Stranger
+
+from chanlib import lowlevel
+
+# Wall time is no measure: neither of an example (200 ms by default) nor of the drawing of it.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 _MIXED = [("asyncio", "threads"), ("threads", "asyncio"), ("trio", "asyncio"), ("threads", "trio")]
 _NO_UVLOOP = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="no uvloop for this interpreter")
@@ -47,11 +57,67 @@ def loop_world(request: pytest.FixtureRequest) -> worlds.World:
     return worlds.ALL[request.param]
 
 
+@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in ("asyncio", "asyncio-debug", "uvloop")])
+def aio(request: pytest.FixtureRequest) -> worlds.World:
+    """Each loop of asyncio's kind: there a task can be cancelled natively."""
+    return worlds.ALL[request.param]
+
+
+@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in ("asyncio", "uvloop", "trio", "threads")])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend of `chanlib.run` in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def known_bug(request: pytest.FixtureRequest, backend: str) -> Callable[..., None]:
+    """`known_bug(reason, *backends)`: on these backends the test is to fail, until somebody mends it."""
+
+    def mark(reason: str, *backends: str) -> None:
+        if backend in backends:
+            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+
+    return mark
+
+
+@pytest.fixture
+def census() -> Iterator[Census]:
+    """After the test nothing may be left that was not there before it."""
+    census = Census()
+    yield census
+    census.check()
+
+
 @pytest.fixture(params=_pairs())
 def pair(request: pytest.FixtureRequest) -> worlds.Pair:
     """Two worlds that meet on one channel."""
     producer, consumer = request.param
     return worlds.Pair(worlds.ALL[producer], worlds.ALL[consumer])
+
+
+@pytest.fixture(autouse=True)
+def whole_budget() -> None:
+    """No test depends on how many operations were performed before it: when the loop is given a turn is its own."""
+    lowlevel.set_strict_checkpoints(False)
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads are switched as often as the interpreter can (without a GIL they run at once anyway)."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def stranger() -> Iterator[Stranger]:
+    """Another thread."""
+    stranger = Stranger()
+    yield stranger
+    stranger.dismiss()
 
 
 _OWN_TRACE_FUNCTION = {

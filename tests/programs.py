@@ -26,8 +26,6 @@ from worlds import ALL, World, run_together, settle, spawn
 
 from chanlib import Op
 
-REARMS = sys.version_info >= (3, 13)  # a cancelled send that was delivered returns, else it raises with a note
-
 Actor = Callable[[], Awaitable[None]]
 Cut = tuple[int, Any]  # after how many turns; the number of the actor to cancel, or something to call
 

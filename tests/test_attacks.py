@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from worlds import World, settle, spawn
+from worlds import ALL, World, parked, settle, spawn
 
 from chanlib import (
     Channel,
@@ -85,30 +85,26 @@ def test_an_operation_given_to_two_tasks_is_refused_to_the_second() -> None:
         assert isinstance(second, RuntimeError)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_an_operation_performed_by_two_threads_happens_once() -> None:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for number in range(200):
-            channel = Channel[int](10)
-            op, barrier, refused = channel.send(number), threading.Barrier(2), []
+    for number in range(200):
+        channel = Channel[int](10)
+        op, barrier, refused = channel.send(number), threading.Barrier(2), []
 
-            def perform(op: Any = op, barrier: Any = barrier, refused: list[Any] = refused) -> None:
-                barrier.wait()
-                try:
-                    op.sync()
-                except RuntimeError as error:
-                    refused.append(error)
+        def perform(op: Any = op, barrier: Any = barrier, refused: list[Any] = refused) -> None:
+            barrier.wait()
+            try:
+                op.sync()
+            except RuntimeError as error:
+                refused.append(error)
 
-            threads = [threading.Thread(target=perform) for _ in range(2)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            if lowlevel_gil():  # without a GIL the taking of an operation is not atomic
-                assert len(channel) == len(refused) == 1
-    finally:
-        sys.setswitchinterval(before)
+        threads = [threading.Thread(target=perform) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if lowlevel_gil():  # without a GIL the taking of an operation is not atomic
+            assert len(channel) == len(refused) == 1
 
 
 def lowlevel_gil() -> bool:
@@ -139,6 +135,7 @@ def test_errors_can_be_copied_and_pickled() -> None:
 
 
 # ----------------------------------------------------------------- every no is decided on one look
+@pytest.mark.usefixtures("hasty")
 def test_a_time_limit_of_0_on_a_select_of_which_one_arm_is_always_ready_never_passes() -> None:
     first, second, stop = Event(), Event(), threading.Event()
     first.set()
@@ -150,8 +147,6 @@ def test_a_time_limit_of_0_on_a_select_of_which_one_arm_is_always_ready_never_pa
             first.set()
             second.clear()
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
     thread = threading.Thread(target=move)
     thread.start()
     try:
@@ -162,7 +157,6 @@ def test_a_time_limit_of_0_on_a_select_of_which_one_arm_is_always_ready_never_pa
     finally:
         stop.set()
         thread.join()
-        sys.setswitchinterval(before)
 
 
 def test_a_parked_select_on_one_channel_twice_is_served_at_either_arm(world: World) -> None:
@@ -323,7 +317,7 @@ def test_an_error_of_on_undelivered_does_not_replace_a_cancellation(monkeypatch:
     async def main() -> None:
         channel = Channel[int](1, on_undelivered=refuse)
         task = asyncio.create_task(channel.receive())
-        await asyncio.sleep(0)
+        await parked(channel, receivers=1)
         channel.send_nowait(1)
         channel.cancel()
         task.cancel()
@@ -331,7 +325,7 @@ def test_an_error_of_on_undelivered_does_not_replace_a_cancellation(monkeypatch:
             await task
         assert task.cancelled()
 
-    asyncio.run(main())
+    ALL["asyncio"].run(main)
     assert [type(error) for error in told] == [ExceptionGroup]
 
 
@@ -394,14 +388,14 @@ def test_a_value_moved_into_the_buffer_from_a_waiting_sender_counts_for_the_peak
     async def main() -> None:
         channel = Channel[int](1)
         receiving = asyncio.create_task(channel.receive())
-        await asyncio.sleep(0)
+        await parked(channel, receivers=1)
         channel.send_nowait(1)  # handed over: the buffer was never used
         receiving.cancel()
         await asyncio.wait([receiving])  # given back
         sending = asyncio.create_task(channel.send(2))
-        await asyncio.sleep(0)
+        await parked(channel, senders=1)
         assert await channel.receive() == 1
         assert channel.statistics()[1] == channel.statistics().peak == 1
         await sending
 
-    asyncio.run(main())
+    ALL["asyncio"].run(main)

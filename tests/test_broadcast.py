@@ -10,15 +10,28 @@ import asyncio
 import gc
 import math
 import random
-import sys
 import threading
 import weakref
 from collections import Counter
 from typing import Any
 
 import pytest
-import worlds
-from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
+from values import Last, Thing
+from worlds import (
+    ALL,
+    REARMS,
+    ChildCancelled,
+    Pair,
+    World,
+    collect,
+    fail_in,
+    parked,
+    run_together,
+    settle,
+    settle_here,
+    spawn,
+    waiting,
+)
 
 from chanlib import (
     Broadcast,
@@ -39,16 +52,7 @@ from chanlib import (
 )
 from chanlib.sides import SendSide
 
-REARMS = sys.version_info >= (3, 13)
 CAPACITIES = pytest.mark.parametrize("capacity", [1, 2, 3, 16])
-
-
-@pytest.fixture(params=["asyncio", "asyncio-debug", "uvloop"])
-def aio(request: pytest.FixtureRequest) -> World:
-    """Each world in which a task can be cancelled natively."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    return worlds.ALL[request.param]
 
 
 def taken(subscription: Subscription[Any]) -> list[Any]:
@@ -69,16 +73,6 @@ def taken(subscription: Subscription[Any]) -> list[Any]:
             return [*found, "closed"]
 
 
-def waiting(broadcast: Broadcast[Any]) -> tuple[int, int]:
-    """How many senders and how many receivers wait."""
-    now = broadcast.statistics()
-    return now.waiting_senders, now.waiting_receivers
-
-
-async def parked(broadcast: Broadcast[Any], *, senders: int = 0, receivers: int = 0) -> None:
-    await settle(lambda: waiting(broadcast) == (senders, receivers))
-
-
 def full(capacity: int, **options: Any) -> tuple[Broadcast[Any], Subscription[Any]]:
     """A broadcast whose senders have to wait, and the subscriber that they wait for."""
     broadcast = Broadcast[Any](capacity, overflow="wait", **options)
@@ -86,30 +80,6 @@ def full(capacity: int, **options: Any) -> tuple[Broadcast[Any], Subscription[An
     for n in range(capacity):
         broadcast.send_nowait(n)
     return broadcast, slow
-
-
-async def collect(subscription: Subscription[Any], into: list[Any]) -> None:
-    async for item in subscription:
-        into.append(item)
-
-
-async def fail_in(context: Any, error: Exception) -> None:
-    async with context:
-        raise error
-
-
-class Thing:
-    """A value that can be watched dying."""
-
-
-class Last:
-    """A value that makes a call when it dies."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    def __del__(self) -> None:
-        self.call()
 
 
 # ----------------------------------------------------------------- everything to everybody

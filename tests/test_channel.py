@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import overload
 
 import pytest
-from worlds import ALL, Handle, Pair, World, settle, spawn
+from worlds import ALL, Handle, Pair, World, settle, spawn, waiting
 
 from chanlib import (
     Channel,
@@ -21,12 +21,6 @@ from chanlib import (
     after,
     select,
 )
-
-
-def waiting(ch: Channel[int]) -> tuple[int, int]:
-    """How many wait to send, and to receive."""
-    found = ch.statistics()
-    return found.waiting_senders, found.waiting_receivers
 
 
 # ----------------------------------------------------------------- sending and receiving

@@ -7,20 +7,22 @@ of a dead sender that was taken stays taken.
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
-import queue
+import itertools
 import sys
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
-from time import monotonic
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 import uvloop
+from strangers import Parked
+from worlds import settle_here
 
 from chanlib import Channel, ChannelEmpty, Event, Future, open_future, select
 
@@ -60,31 +62,6 @@ def _park(loop: asyncio.AbstractEventLoop, *coroutines: Coroutine[Any, Any, obje
     return tasks
 
 
-def _until(true: Callable[[], bool]) -> None:
-    deadline = monotonic() + 20
-    while not true():
-        assert monotonic() < deadline
-        threading.Event().wait(0.0005)
-
-
-class Survivor:
-    """A thread that waits for what `operate` gives."""
-
-    def __init__(self, operate: Callable[[], object]) -> None:
-        self.got: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.operate = operate
-        threading.Thread(target=self.run, daemon=True).start()
-
-    def run(self) -> None:
-        try:
-            self.got.put(self.operate())
-        except Exception as error:
-            self.got.put(error)
-
-    def result(self) -> object:
-        return self.got.get(timeout=20)
-
-
 # ----------------------------------------------------------------- closed before anybody woke them
 def test_a_value_sent_to_a_task_of_a_closed_loop_stays_in_the_channel(new_loop: NewLoop) -> None:
     loop = new_loop()
@@ -104,8 +81,8 @@ def test_a_value_passes_the_tasks_of_a_closed_loop_to_the_next_who_waits(new_loo
     channel: Channel[int] = Channel(0)
     quiet: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive(), select(quiet.receive(), channel.receive()))
-    survivor = Survivor(lambda: channel.receive().sync(timeout=20))
-    _until(lambda: channel.statistics().waiting_receivers == 3)
+    survivor = Parked(lambda: channel.receive().sync(timeout=20))
+    settle_here(lambda: channel.statistics().waiting_receivers == 3)
     loop.close()
     channel.send_nowait(1)
     assert survivor.result() == 1
@@ -133,8 +110,8 @@ def test_the_values_of_dead_senders_are_still_delivered_once_taken(new_loop: New
     quiet: Channel[int] = Channel(0)
     channel.send_nowait(1)
     tasks = _park(loop, channel.send(2), select(quiet.receive(), channel.send(3)))
-    survivor = Survivor(lambda: channel.send(4).sync(timeout=20))
-    _until(lambda: channel.statistics().waiting_senders == 3)
+    survivor = Parked(lambda: channel.send(4).sync(timeout=20))
+    settle_here(lambda: channel.statistics().waiting_senders == 3)
     loop.close()
     assert [channel.receive_nowait() for _ in range(4)] == [1, 2, 3, 4]
     assert survivor.result() is None
@@ -152,10 +129,10 @@ def test_setting_an_event_or_a_future_passes_over_the_tasks_of_a_closed_loop(
     promise, promised = open_future()
     tasks = _park(loop, event.wait(), future.wait(), select(event, future), promised.wait())
     survivors = [
-        Survivor(lambda: event.wait().sync(timeout=20)),
-        Survivor(lambda: future.result(timeout=20)),
+        Parked(lambda: event.wait().sync(timeout=20)),
+        Parked(lambda: future.result(timeout=20)),
     ]
-    _until(lambda: event.statistics().waiting == 3 and future.statistics().waiting == 3)
+    settle_here(lambda: event.statistics().waiting == 3 and future.statistics().waiting == 3)
     loop.close()
     event.set()
     future.set_result(5)
@@ -170,7 +147,7 @@ def test_closing_a_channel_passes_over_the_tasks_of_a_closed_loop(new_loop: NewL
     loop = new_loop()
     channel: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive(), channel.wait_closed(), channel.receive_some(3))
-    survivor = Survivor(lambda: channel.wait_closed().sync(timeout=20))
+    survivor = Parked(lambda: channel.wait_closed().sync(timeout=20))
     loop.close()
     assert channel.close()
     assert survivor.result() is None
@@ -223,8 +200,8 @@ def test_a_value_on_its_way_into_a_loop_that_closes_goes_to_the_next_who_waits(
     channel: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive())
     channel.send_nowait(1)
-    survivor = Survivor(lambda: channel.receive().sync(timeout=20))
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    survivor = Parked(lambda: channel.receive().sync(timeout=20))
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
     loop.close()
     gc.collect()
     assert survivor.result() == 1
@@ -370,8 +347,26 @@ def test_nobody_is_parked_once_a_trio_run_has_ended() -> None:
     assert channel.drain() == [1]
 
 
-def test_a_thread_that_sends_while_a_trio_run_ends_loses_nothing() -> None:
-    for _ in range(30):
+def test_a_thread_that_sends_at_any_step_of_the_end_of_a_trio_run_loses_nothing() -> None:
+    """The run stands still at its first, its second, ... step after its main task while the thread sends."""
+
+    class AtStep(trio.abc.Instrument):
+        def __init__(self, number: int, act: Callable[[], object]) -> None:
+            self.left, self.act, self.ending = number, act, False
+
+        def step(self, *_: object) -> None:
+            if self.ending:
+                self.left -= 1
+                if self.left == -1:
+                    thread = threading.Thread(target=self.act)
+                    thread.start()
+                    thread.join()
+
+        before_task_step = after_task_step = task_scheduled = task_exited = step
+        before_io_wait = after_io_wait = after_run = step
+
+    outcomes = set()
+    for number in itertools.count():
         channel: Channel[int] = Channel(1)
         received: list[int] = []
 
@@ -379,26 +374,61 @@ def test_a_thread_that_sends_while_a_trio_run_ends_loses_nothing() -> None:
             while True:
                 received.append(await channel.receive())
 
-        async def main(daemon: Callable[[], Coroutine[Any, Any, None]] = daemon) -> None:
+        instrument = AtStep(number, functools.partial(channel.send_nowait, 1))
+
+        async def main(
+            daemon: Callable[[], Coroutine[Any, Any, None]] = daemon, instrument: AtStep = instrument
+        ) -> None:
             trio.lowlevel.spawn_system_task(daemon)
             await trio.testing.wait_all_tasks_blocked()
+            instrument.ending = True
 
-        go = threading.Barrier(2)
+        trio.run(main, instruments=[instrument])
+        if instrument.left >= 0:
+            break
+        outcomes.add(len(received))
+        assert received + channel.drain() == [1]
+        assert channel.statistics()[1:4] == (0, 0, 0)
+    assert outcomes == {0, 1}
 
-        def send(channel: Channel[int] = channel, go: threading.Barrier = go) -> None:
-            go.wait(20)
-            _until(lambda: channel.statistics().waiting_receivers == 1)
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("rounds", [60, pytest.param(5_000, marks=[pytest.mark.stress, pytest.mark.timeout(300)])])
+def test_a_thread_that_sends_while_a_trio_run_ends_loses_nothing(rounds: int) -> None:
+    """What it sends is received in the run, or is on its way into it and comes back, or nobody waits any more."""
+    for number in range(rounds):
+        channel: Channel[int] = Channel(1)
+        received: list[int] = []
+        parked = threading.Event()
+
+        async def daemon(channel: Channel[int] = channel, received: list[int] = received) -> None:
+            while True:
+                received.append(await channel.receive())
+
+        async def main(
+            turns: int = number % 6,
+            channel: Channel[int] = channel,
+            parked: threading.Event = parked,
+            daemon: Callable[[], Coroutine[Any, Any, None]] = daemon,
+        ) -> None:
+            trio.lowlevel.spawn_system_task(daemon)
+            await trio.testing.wait_all_tasks_blocked()
+            assert channel.statistics().waiting_receivers == 1
+            parked.set()
+            for _ in range(turns):  # the end comes sooner or later
+                await trio.lowlevel.checkpoint()
+
+        def send(channel: Channel[int] = channel, parked: threading.Event = parked) -> None:
+            assert parked.wait(20)
             channel.send_nowait(1)
 
         thread = threading.Thread(target=send)
         thread.start()
-        # another run may have to be waited for: the thread sends to a task of one of them
-        go.wait(20)
-        while thread.is_alive():
-            trio.run(main)
+        trio.run(main)
         thread.join()
         assert received + channel.drain() == [1]
         assert channel.statistics()[1:4] == (0, 0, 0)
+        assert channel.statistics().sent == channel.statistics().received == 1
 
 
 def test_a_trio_run_that_crashed_takes_no_value_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

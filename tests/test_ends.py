@@ -24,7 +24,7 @@ import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.stapled import StapledObjectStream
 from anyio.streams.text import TextReceiveStream, TextSendStream
-from worlds import ALL, ChildCancelled, Handle, Pair, World, run_together, settle, spawn
+from worlds import ALL, ChildCancelled, Handle, Pair, World, run_together, settle, spawn, waiting
 
 from chanlib import (
     BrokenChannel,
@@ -44,12 +44,6 @@ from chanlib import (
     open_channel,
     select,
 )
-
-
-def waiting(end: Any) -> tuple[int, int]:
-    """How many wait to send, and to receive."""
-    found = end.statistics()
-    return found.waiting_senders, found.waiting_receivers
 
 
 def ends(end: Any) -> tuple[int, int]:

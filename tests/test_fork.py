@@ -11,7 +11,6 @@ import asyncio
 import json
 import multiprocessing
 import os
-import queue
 import select as polling
 import signal
 import sys
@@ -20,12 +19,13 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from strangers import Parked
+from worlds import settle_here
 
 import chanlib
 from chanlib import Channel, ChannelEmpty, Event, Future, WouldBlock, select
@@ -53,7 +53,7 @@ def in_child(body: Callable[[], Any]) -> Any:
     if not pid:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(20)
+            signal.alarm(30)
             try:
                 answer = {"result": body()}
             except BaseException:
@@ -65,7 +65,7 @@ def in_child(body: Callable[[], Any]) -> Any:
     try:
         parts = []
         while True:
-            ready, _, _ = polling.select([reading], [], [], 30)
+            ready, _, _ = polling.select([reading], [], [], 40)
             assert ready, "the child hangs"
             part = os.read(reading, 65536)
             if not part:
@@ -78,34 +78,6 @@ def in_child(body: Callable[[], Any]) -> Any:
     answer = json.loads(b"".join(parts))
     assert "error" not in answer, answer["error"]
     return answer["result"]
-
-
-def _until(true: Callable[[], bool]) -> None:
-    deadline = monotonic() + 20
-    while not true():
-        assert monotonic() < deadline
-        threading.Event().wait(0.0005)
-
-
-class Parked:
-    """A thread of the parent that waits for what `operate` gives."""
-
-    def __init__(self, operate: Callable[[], object]) -> None:
-        self.got: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self.operate = operate
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-
-    def run(self) -> None:
-        try:
-            self.got.put(self.operate())
-        except Exception as error:
-            self.got.put(error)
-
-    def result(self) -> object:
-        result = self.got.get(timeout=20)
-        self.thread.join(20)
-        return result
 
 
 @pytest.fixture
@@ -129,14 +101,14 @@ def use(channel: Channel[int], event: Event, future: Future[int]) -> list[Any]:
     channel.send_nowait(101)
     channel.send_nowait(102)
     seen.append(channel.statistics().buffered)
-    seen.append(channel.receive().sync(timeout=5))
+    seen.append(channel.receive().sync(timeout=20))
     seen.append(asyncio.run(_receive(channel)))
-    parked = Parked(lambda: channel.receive().sync(timeout=5))
-    _until(lambda: channel.statistics().waiting_receivers == 1)
-    channel.send(103).sync(timeout=5)
+    parked = Parked(lambda: channel.receive().sync(timeout=20))
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
+    channel.send(103).sync(timeout=20)
     seen.append(parked.result())
-    waiting = Parked(lambda: (event.wait().sync(timeout=5), future.result(timeout=5)))
-    _until(lambda: event.statistics().waiting == 1)
+    waiting = Parked(lambda: (event.wait().sync(timeout=20), future.result(timeout=20)))
+    settle_here(lambda: event.statistics().waiting == 1)
     event.set()
     future.set_result(104)
     seen.append(waiting.result())
@@ -169,12 +141,12 @@ def test_a_child_uses_what_it_inherited_and_wakes_nobody_of_the_parent(
         Parked(lambda: event.wait().sync(timeout=40)),
         Parked(lambda: future.result(timeout=40)),
     ]
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
     first = asyncio.run_coroutine_threadsafe(receive(), loop)
-    _until(lambda: channel.statistics().waiting_receivers == 2)
+    settle_here(lambda: channel.statistics().waiting_receivers == 2)
     second = asyncio.run_coroutine_threadsafe(choose(), loop)
-    _until(lambda: channel.statistics().waiting_receivers == 3)
-    _until(lambda: event.statistics().waiting == 2 and future.statistics().waiting == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 3)
+    settle_here(lambda: event.statistics().waiting == 2 and future.statistics().waiting == 1)
 
     assert in_child(lambda: use(channel, event, future)) == USED
 
@@ -198,7 +170,7 @@ def test_a_child_inherits_what_is_buffered_but_not_the_values_of_parked_senders(
     channel.send_nowait(1)
     channel.send_nowait(2)
     parked = Parked(lambda: channel.send(3).sync(timeout=40))
-    _until(lambda: channel.statistics().waiting_senders == 1)
+    settle_here(lambda: channel.statistics().waiting_senders == 1)
 
     def body() -> Any:
         waiting = channel.statistics().waiting_senders
@@ -213,7 +185,7 @@ def test_a_child_inherits_what_is_buffered_but_not_the_values_of_parked_senders(
 def test_a_rendezvous_in_a_child_does_not_meet_a_thread_of_the_parent() -> None:
     channel: Channel[int] = Channel(0)
     parked = Parked(lambda: channel.receive().sync(timeout=40))
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
 
     def body() -> str:
         try:
@@ -233,11 +205,11 @@ def test_the_end_of_a_channel_in_a_child_is_not_felt_by_the_parent() -> None:
         Parked(lambda: channel.receive().sync(timeout=40)),
         Parked(lambda: channel.wait_closed().sync(timeout=40)),
     ]
-    _until(lambda: channel.statistics().waiting_receivers == 1)
+    settle_here(lambda: channel.statistics().waiting_receivers == 1)
 
     def body() -> Any:
         closed = channel.close()
-        channel.wait_closed().sync(timeout=5)
+        channel.wait_closed().sync(timeout=20)
         return closed, channel.is_closed, channel.statistics().waiting_receivers
 
     assert in_child(body) == [True, True, 0]
@@ -303,11 +275,11 @@ def _fork_while_somebody_stands(operation: str, stride: int) -> None:
         future: Future[int] = Future()
         channel.send_nowait(1)
         parked = Parked(lambda event=event: event.wait().sync(timeout=40))
-        _until(lambda event=event: event.statistics().waiting == 1)
+        settle_here(lambda event=event: event.statistics().waiting == 1)
         operations: dict[str, Callable[[], object]] = {
-            "send": lambda channel=channel: channel.send(2).sync(timeout=5),
+            "send": lambda channel=channel: channel.send(2).sync(timeout=20),
             "receive": lambda channel=channel: channel.receive_nowait(),
-            "select": lambda channel=channel, event=event: select(event, channel.receive()).sync(5),
+            "select": lambda channel=channel, event=event: select(event, channel.receive()).sync(20),
             "event": event.set,
             "future": lambda future=future: future.set_result(5),
         }
@@ -317,11 +289,11 @@ def _fork_while_somebody_stands(operation: str, stride: int) -> None:
             found = channel.drain()
             waiting = channel.statistics()[2:4], event.statistics().waiting
             event.set()
-            event.wait().sync(timeout=5)
+            event.wait().sync(timeout=20)
             if not future.done():
                 future.set_result(6)
-            channel.send(7).sync(timeout=5)
-            return found, waiting, select(channel.receive(), Event()).sync(timeout=5), future.result(0)
+            channel.send(7).sync(timeout=20)
+            return found, waiting, select(channel.receive(), Event()).sync(timeout=20), future.result(0)
 
         try:
             found, waiting, chosen, result = in_child(body)
@@ -376,17 +348,17 @@ def _fork_in_a_storm(forks: int) -> None:
         mine.extend(channel)
 
     threads = [Parked(produce), *(Parked(lambda mine=mine: consume(mine)) for mine in received)]
-    _until(lambda: all(received))
+    settle_here(lambda: all(received))
 
     def body() -> Any:
         channel.drain()
         waiting = channel.statistics()[2:4]
         for number in range(10):
-            channel.send(number).sync(timeout=5)
-            if channel.receive().sync(timeout=5) != number:
+            channel.send(number).sync(timeout=20)
+            if channel.receive().sync(timeout=20) != number:
                 return "wrong"
         event.set()
-        event.wait().sync(timeout=5)
+        event.wait().sync(timeout=20)
         return waiting
 
     try:
@@ -440,7 +412,7 @@ def test_a_task_of_asyncio_may_fork_and_the_child_may_run_a_loop_of_its_own() ->
 def _plain(channel: Channel[int], event: Event) -> list[Any]:
     seen: list[Any] = [channel.statistics().waiting_receivers, event.statistics().waiting]
     channel.send_nowait(5)
-    seen.append(channel.receive().sync(timeout=5))
+    seen.append(channel.receive().sync(timeout=20))
     channel.send_nowait(6)
     seen.append(asyncio.run(_receive(channel)))
     return seen
@@ -467,11 +439,11 @@ def test_a_task_of_trio_may_fork() -> None:
 # ----------------------------------------------------------------- multiprocessing
 def _work(channel: Channel[int], event: Event, answers: Any) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(20)
+    signal.alarm(30)
     waiting = (*channel.statistics()[2:4], event.statistics().waiting)
     channel.send_nowait(8)
     event.set()
-    answers.send((waiting, channel.receive().sync(timeout=5), event.wait().poll()))
+    answers.send((waiting, channel.receive().sync(timeout=20), event.wait().poll()))
     answers.close()
 
 
@@ -483,14 +455,14 @@ def test_a_process_of_multiprocessing_may_use_what_it_inherited() -> None:
         Parked(lambda: channel.receive().sync(timeout=40)),
         Parked(lambda: event.wait().sync(timeout=40)),
     ]
-    _until(lambda: bool(channel.statistics().waiting_receivers and event.statistics().waiting))
+    settle_here(lambda: bool(channel.statistics().waiting_receivers and event.statistics().waiting))
     reading, writing = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(channel, event, writing))
     with forking():
         process.start()
     writing.close()
     try:
-        assert reading.poll(30), "the child hangs"
+        assert reading.poll(40), "the child hangs"
         assert reading.recv() == ((0, 0, 0), 8, None)
     finally:
         process.join(30)

@@ -319,7 +319,7 @@ def test_cancelling_what_to_concurrent_gave_cancels_the_future() -> None:
     other = future.to_concurrent()
     assert other.cancel() is True
     assert future.cancelled()
-    done, _ = concurrent.futures.wait([other], timeout=1)
+    done, _ = concurrent.futures.wait([other], timeout=20)
     assert done == {other}
 
 

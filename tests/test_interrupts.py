@@ -18,7 +18,6 @@ import asyncio
 import dis
 import itertools
 import os
-import queue
 import random
 import signal
 import sys
@@ -34,6 +33,8 @@ from typing import Any, NamedTuple, Self
 import pytest
 import trio
 import trio.testing
+from strangers import Stranger, asleep
+from worlds import settle_here
 
 import chanlib
 from chanlib import (
@@ -190,41 +191,6 @@ def sigint() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-class Stranger:
-    """Another thread that does as it is told; one that hangs, because a lock is held for ever, is left behind."""
-
-    def __init__(self) -> None:
-        self.orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self.work, daemon=True).start()
-
-    def work(self) -> None:
-        while (order := self.orders.get()) is not None:
-            function, args, answer = order
-            try:
-                answer.put((True, function(*args)))
-            except BaseException as error:
-                answer.put((False, error))
-            del order, function, args, answer
-
-    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.orders.put((function, args, answer))
-        try:
-            good, result = answer.get(timeout=10)
-        except queue.Empty:
-            raise AssertionError("another thread waits for ever: a lock was not let go") from None
-        if not good:
-            raise result
-        return result
-
-
-@pytest.fixture
-def stranger() -> Iterator[Stranger]:
-    stranger = Stranger()
-    yield stranger
-    stranger.orders.put(None)
 
 
 @pytest.fixture
@@ -575,7 +541,7 @@ def test_an_interrupt_around_the_sleep_of_a_thread_loses_nothing_but_its_own_val
         ) -> None:
             if not ordered and waits():
                 ordered.append(1)
-                stranger.orders.put((peer, (), queue.SimpleQueue()))
+                stranger.order(peer)
 
         def operate(
             channel: Channel[int] = channel,
@@ -676,29 +642,22 @@ def test_an_interrupt_while_a_thread_wakes_tasks_of_a_running_loop_leaves_none_a
                 return await channel.receive()
 
             waiting = asyncio.run_coroutine_threadsafe(receive(), loop)
-            _until(lambda channel=channel: channel.statistics().waiting_receivers == 1)
+            settle_here(lambda channel=channel: channel.statistics().waiting_receivers == 1)
             reached, _, _, where = interrupted(step, lambda channel=channel: channel.send_nowait(1))
             note = f"interrupted at step {step}, {where}"
             value = 1
             if not channel.statistics().sent:
                 # Not sent. The way into the loop still works; the task may have to start again first
-                _until(lambda channel=channel: channel.statistics().waiting_receivers == 1)
+                settle_here(lambda channel=channel: channel.statistics().waiting_receivers == 1)
                 value = 2
                 stranger.ask(channel.send_nowait, value)
-            assert waiting.result(timeout=10) == value, note
+            assert waiting.result(timeout=20) == value, note
             if not reached:
                 return
     finally:
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(20)
         loop.close()
-
-
-def _until(true: Callable[[], bool]) -> None:
-    deadline = monotonic() + 20
-    while not true():
-        assert monotonic() < deadline
-        threading.Event().wait(0.0002)
 
 
 # ----------------------------------------------------------------- real signals at random moments
@@ -801,7 +760,7 @@ def _random_interrupts(seconds: float, seed: int, most: int) -> None:
     number = 0
     end = monotonic() + seconds
     with finalizers_may_swallow_it(), Sniper(seed, most) as sniper:
-        while monotonic() < end:
+        while (now := monotonic()) < end or (not sniper.hits and now < end + 20):
             kind = rng.randrange(4)
             number += 1
             sniper.left = most
@@ -824,9 +783,7 @@ def _random_interrupts(seconds: float, seed: int, most: int) -> None:
     for thread in producers:
         thread.join(20)
         assert not thread.is_alive(), "a producer sleeps for ever"
-    deadline = monotonic() + 20
-    while channel.statistics().waiting_senders and monotonic() < deadline:
-        stop.wait(0.001)
+    settle_here(lambda: not channel.statistics().waiting_senders)
     channel.close()
     for thread in (*consumers, *loops):
         thread.join(20)
@@ -859,22 +816,31 @@ def test_signals_at_random_moments_do_no_harm_for_a_minute(most: int) -> None:
 
 # ----------------------------------------------------------------- Ctrl-C while everybody is parked
 def _strike(channel: Channel[int], parked: int) -> None:
-    """Ctrl-C once so many are parked. A signal may fall between the last look for signals and the sleep, where
-    CPython notices it only with the next one; hence again, until somebody has gone."""
-    _until(lambda: channel.statistics().waiting_receivers == parked)
+    """Ctrl-C once so many are parked and the main thread sleeps. A signal may fall between its last look for signals
+    and the sleep, where CPython notices it only with the next one; hence again, should it sleep on."""
+    main = threading.main_thread()
+    assert main.ident is not None
+    assert main.native_id is not None
+    sleeper = main.native_id
+
+    def all_parked() -> bool:
+        return channel.statistics().waiting_receivers == parked
+
+    settle_here(all_parked)
     for _ in range(40):
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        settle_here(lambda: asleep(sleeper) or not all_parked())
+        if not all_parked():
+            return
+        signal.pthread_kill(main.ident, signal.SIGINT)
         again = monotonic() + 0.5
-        while monotonic() < again:
-            if channel.statistics().waiting_receivers != parked:
-                return
+        while all_parked() and monotonic() < again:
             threading.Event().wait(0.002)
 
 
 def test_ctrl_c_ends_a_parked_thread_at_once(stranger: Stranger) -> None:
     channel: Channel[int] = Channel(0)
 
-    stranger.orders.put((_strike, (channel, 1), queue.SimpleQueue()))
+    stranger.order(_strike, channel, 1)
     with pytest.raises(KeyboardInterrupt):
         channel.receive().sync(timeout=20)
     assert channel.statistics().waiting_receivers == 0
@@ -894,7 +860,7 @@ def test_ctrl_c_ends_asyncio_run_with_tasks_parked(stranger: Stranger) -> None:
     async def main() -> None:
         await asyncio.gather(wait("select"), wait("receive"))
 
-    stranger.orders.put((_strike, (channel, 2), queue.SimpleQueue()))
+    stranger.order(_strike, channel, 2)
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert sorted(cancelled) == ["receive", "select"]
@@ -924,7 +890,7 @@ def test_ctrl_c_ends_trio_run_cleanly(how: str, stranger: Stranger) -> None:
                 signal.raise_signal(signal.SIGINT)
 
     if how != "in a task":
-        stranger.orders.put((_strike, (channel, 2), queue.SimpleQueue()))
+        stranger.order(_strike, channel, 2)
     try:
         trio.run(main)
     except KeyboardInterrupt:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import gc
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from strangers import Parked
 from test_interrupts import Outcome, interrupted
 from worlds import settle_here
 
@@ -29,8 +29,6 @@ from chanlib import (
     Watch,
 )
 
-AWHILE = 5.0  # seconds after which one who should have been woken is given up
-
 
 @pytest.fixture(autouse=True)
 def sigint() -> Iterator[None]:
@@ -45,27 +43,6 @@ def everywhere(once: Callable[[int], Outcome]) -> None:
     while once(at).reached:
         at += 1
     assert at > 20
-
-
-class Parked:
-    """A thread that performs something, which has to wait."""
-
-    def __init__(self, perform: Callable[[], object]) -> None:
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.perform = perform
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
-
-    def run(self) -> None:
-        try:
-            self.result = self.perform()
-        except Exception as error:
-            self.error = error
-
-    def goes_on(self) -> bool:
-        self.thread.join(AWHILE)
-        return not self.thread.is_alive()
 
 
 def taken(subscription: Subscription[Any]) -> list[Any]:
@@ -147,7 +124,7 @@ def test_a_watch_that_was_set_wakes_who_waits() -> None:
         if not watch.value:
             watch.set(1)
         assert waiting.goes_on(), outcome
-        assert waiting.result == 1
+        assert waiting.result() == 1
         return outcome
 
     everywhere(once)
@@ -160,7 +137,7 @@ def test_at_a_barrier_all_go_on_or_none() -> None:
         settle_here(lambda: barrier.statistics().waiting == 2)
         outcome = interrupted(at, lambda: barrier.wait().poll())
         # one who was claimed, but not served, comes again
-        settle_here(lambda: barrier.statistics().waiting == 2 or all(each.result is not None for each in waiting))
+        settle_here(lambda: barrier.statistics().waiting == 2 or all(each.over for each in waiting))
         if barrier.statistics().waiting:  # not `poll`: one who comes again may be away for a moment
             assert barrier.wait().sync(20) in range(3), outcome
         assert all(each.goes_on() for each in waiting), outcome

@@ -16,7 +16,8 @@ from typing import Any
 import anyio
 import pytest
 import trio
-import worlds
+from strangers import elsewhere
+from values import Last
 from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
 
 from chanlib import Condition, Event, Lock, Semaphore, WouldBlock, never, select, sleep
@@ -24,33 +25,8 @@ from chanlib import Condition, Event, Lock, Semaphore, WouldBlock, never, select
 Limited = Semaphore | Lock
 
 
-@pytest.fixture(params=["asyncio", "asyncio-debug", "uvloop"])
-def aio(request: pytest.FixtureRequest) -> World:
-    """Each world in which a task can be cancelled natively."""
-    if request.param == "uvloop":
-        pytest.importorskip("uvloop")
-    return worlds.ALL[request.param]
-
-
 async def waiting(thing: Semaphore | Lock | Condition, number: int) -> None:
     await settle(lambda: thing.statistics().waiting == number)
-
-
-def step_elsewhere(step: Callable[[], object]) -> None:
-    """By another thread, while that of the loop stands still: the wake stays in the mailbox."""
-    thread = threading.Thread(target=step)
-    thread.start()
-    thread.join()
-
-
-class Last:
-    """Makes a call when it dies."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    def __del__(self) -> None:
-        self.call()
 
 
 # ===================================================================== Semaphore
@@ -222,7 +198,7 @@ def test_an_acquire_cancelled_after_it_was_served_passes_its_units_on(aio: World
         if where == "here":
             sem.release(2)
         else:
-            step_elsewhere(lambda: sem.release(2))
+            elsewhere(lambda: sem.release(2))
         first.cancel()
         with pytest.raises(ChildCancelled):
             await first.wait()
@@ -548,7 +524,7 @@ def test_releasing_what_another_holds_is_an_error_and_changes_nothing(world: Wor
             except RuntimeError as error:
                 errors.append(error)
 
-        step_elsewhere(run)
+        elsewhere(run)
         raise errors[0]
 
     world.run(body)
@@ -657,11 +633,11 @@ def test_with_in_plain_threads_excludes() -> None:
         thread.join()
     assert count == 800
     with pytest.raises(RuntimeError, match="plain thread"), lock:
-        step_elsewhere_raising(lock.release)
+        elsewhere_raising(lock.release)
     assert not lock.locked()
 
 
-def step_elsewhere_raising(step: Callable[[], object]) -> None:
+def elsewhere_raising(step: Callable[[], object]) -> None:
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -670,7 +646,7 @@ def step_elsewhere_raising(step: Callable[[], object]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    step_elsewhere(run)
+    elsewhere(run)
     if errors:
         raise errors[0]
 
@@ -1138,7 +1114,7 @@ def test_a_notification_that_meets_a_cancellation_is_passed_on(aio: World, where
             cond.notify()
             cond.release()
         else:
-            step_elsewhere(lambda: _notify(cond))
+            elsewhere(lambda: _notify(cond))
         first.cancel()  # before it could run
         with pytest.raises(ChildCancelled):
             await first.wait()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from worlds import World, settle, spawn
+from worlds import World, settle, settle_here, spawn
 
 from chanlib import Channel, Event, WouldBlock, lowlevel, select
 
@@ -137,7 +137,7 @@ def test_a_parked_thread_waits_for_a_pipe_and_a_channel_at_once(pipe: tuple[int,
     for number in range(2):
         channel.send(f"item {number}").sync(timeout=20)
         os.write(pipe[1], b"bytes")
-        _until(lambda number=number: len(got) == 2 * number + 2)
+        settle_here(lambda number=number: len(got) == 2 * number + 2)
     thread.join()
     assert got == [(1, "item 0"), (0, b"bytes"), (1, "item 1"), (0, b"bytes")]
     assert channel.statistics().waiting_receivers == 0
@@ -244,13 +244,3 @@ def test_the_world_can_be_asked_for(world: World) -> None:
     expected = {"trio": lowlevel.World.TRIO, "threads": lowlevel.World.DRIVEN}
     assert world.run(main) is expected.get(world.name, lowlevel.World.ASYNCIO)
     assert lowlevel.current_world() is lowlevel.World.PLAIN
-
-
-def _until(condition: Any) -> None:
-    """Wait for another thread; the limit is a safety net."""
-    moment = threading.Event()
-    for _ in range(20_000):
-        if condition():
-            return
-        moment.wait(0.001)
-    raise AssertionError("it never came")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from worlds import REARMS
 
 from chanlib import (
     BrokenChannel,
@@ -38,8 +38,6 @@ from chanlib import (
     WouldBlock,
     select,
 )
-
-REARMS = sys.version_info >= (3, 13)
 
 # ===================================================================== the model
 

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from programs import REARMS, Parked, Stepped, delivered, explore, explore_machine, mixed, play, sizes
-from worlds import World, settle
+from programs import Parked, Stepped, delivered, explore, explore_machine, mixed, play, sizes
+from worlds import REARMS, World, settle
 
 from chanlib import (
     Broadcast,

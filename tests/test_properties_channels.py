@@ -185,6 +185,8 @@ class Traffic:
                 permit = await self.patient(one.reserve(int(min(step.many, shape.capacity))), step)
                 mine.append((a, permit))
                 self.permits.append(permit)
+                if self.finished:  # it was granted before, but nobody has seen it yet
+                    permit.release()
                 await turns(step.many)
         elif step.kind == "fill" and mine:
             place, permit = mine[-1]

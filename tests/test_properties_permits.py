@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from programs import REARMS, Parked, Stepped, delivered, explore_machine, sizes
-from worlds import World, settle, spawn
+from programs import Parked, Stepped, delivered, explore_machine, sizes
+from worlds import REARMS, World, settle, spawn
 
 from chanlib import (
     Channel,

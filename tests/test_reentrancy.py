@@ -15,7 +15,6 @@ import asyncio
 import gc
 import itertools
 import os
-import queue
 import signal
 import sys
 import threading
@@ -27,6 +26,7 @@ from typing import Any, Self
 import pytest
 import trio
 import trio.testing
+from strangers import Stranger
 
 import chanlib
 from chanlib import (
@@ -131,41 +131,6 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop = asyncio.new_event_loop()
     yield loop
     loop.close()
-
-
-class Stranger:
-    """Another thread that does as it is told; one that hangs, because a lock is held for ever, is left behind."""
-
-    def __init__(self) -> None:
-        self.orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        threading.Thread(target=self.work, daemon=True).start()
-
-    def work(self) -> None:
-        while (order := self.orders.get()) is not None:
-            function, args, answer = order
-            try:
-                answer.put((True, function(*args)))
-            except BaseException as error:
-                answer.put((False, error))
-            del order, function, args, answer
-
-    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
-        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.orders.put((function, args, answer))
-        try:
-            good, result = answer.get(timeout=10)
-        except queue.Empty:
-            raise AssertionError("another thread waits for ever: a lock was not let go") from None
-        if not good:
-            raise result
-        return result
-
-
-@pytest.fixture
-def stranger() -> Iterator[Stranger]:
-    stranger = Stranger()
-    yield stranger
-    stranger.orders.put(None)
 
 
 class Yard:
@@ -508,7 +473,7 @@ def test_an_event_set_in_the_middle_of_its_own_operations_wakes_everybody(
             operate(event)
         stranger.ask(event.wait().poll if event.is_set() else event.set)
         if traced.reached or operation == "set":
-            loop.run_until_complete(asyncio.wait(tasks, timeout=10))
+            loop.run_until_complete(asyncio.wait(tasks, timeout=20))
             assert woken == [0, 1, 2]
         for task in tasks:
             task.cancel()
@@ -565,7 +530,7 @@ def test_a_future_set_in_the_middle_of_its_own_operations_has_one_outcome_for_ev
             assert not traced.reached
             stranger.ask(future.set_result, 3)
         assert told == [future] * (2 if operation == "add_done_callback" else 1)
-        results = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10))
+        results = loop.run_until_complete(asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20))
         if future.cancelled():
             assert operation == "cancel"
             assert all(isinstance(result, chanlib.FutureCancelled) for result in results)
@@ -893,7 +858,7 @@ def test_looking_at_a_channel_never_waits_for_the_thread_that_is_inside() -> Non
         finally:
             go_on.set()
             thread.join(20)
-            looks.orders.put(None)
+            looks.dismiss()
         assert channel.drain() == [1]
         if not traces[0].reached:
             return
@@ -924,7 +889,7 @@ def test_a_trio_scope_cancelled_in_the_middle_of_an_operation_ends_the_wait_of_i
             except Exception as error:
                 errors.append(error)
 
-        with trio.fail_after(10):
+        with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(wait)
                 await trio.testing.wait_all_tasks_blocked()

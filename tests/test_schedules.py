@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import random
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -23,17 +22,6 @@ THREE = [worlds.ALL["asyncio"], worlds.ALL["trio"], worlds.ALL["threads"]]
 TINY = (0.0, 1e-5, 3e-4)
 
 stress = [pytest.mark.stress, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def hasty() -> Iterator[None]:
-    """Threads are switched as often as the interpreter can (without a GIL they run at once anyway)."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 @pytest.fixture

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
-import sys
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from worlds import ALL, Pair, World, run_together, settle, spawn
@@ -48,15 +47,6 @@ def assert_uniform(drawn: Counter[int], arms: int) -> None:
     assert set(drawn) == set(range(arms))
     for arm, count in drawn.items():
         assert abs(count - total * p) < 10 * sigma, (arm, count, total)
-
-
-@pytest.fixture
-def hasty() -> Iterator[None]:
-    """Threads take turns as often as the interpreter lets them."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 # ----------------------------------------------------------------- one effect only

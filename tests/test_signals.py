@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from strangers import asleep
 from worlds import ChildCancelled, World, settle, settle_here, spawn
 
 from chanlib import ChannelEmpty, EndOfChannel, Event, ReceiveSide, Signals, WouldBlock, never, select, signals
@@ -52,24 +53,7 @@ def taken(received: Signals) -> list[signal.Signals]:
         return found
 
 
-def asleep(thread: int) -> bool:
-    """Whether that thread of this process sleeps in the kernel, and not just until it gets the GIL.
-
-    CPython finds a signal that strikes between a thread's last look and its sleep on a lock only at the next waking.
-    Where it cannot be told (no /proc): yes.
-    """
-    for _ in range(20):
-        try:
-            with open(f"/proc/self/task/{thread}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] != "S":
-                    return False
-        except OSError:
-            return True
-        time.sleep(0.0001)  # lets go of the GIL
-    return True
-
-
-def elsewhere(step: Callable[[], object]) -> threading.Thread:
+def started(step: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=step)
     thread.start()
     return thread
@@ -123,7 +107,7 @@ def test_a_signal_wakes_a_program_that_sleeps(world: World) -> None:
 
     async def body() -> None:
         with signals(ONE) as received:
-            thread = elsewhere(lambda: strike(received))
+            thread = started(lambda: strike(received))
             for _ in range(rounds):
                 assert await received.receive() == ONE
             thread.join()
@@ -141,7 +125,7 @@ def test_a_signal_wakes_a_plain_main_thread() -> None:
                 settle_here(lambda: asleep(main))
                 os.kill(os.getpid(), signum)
 
-        thread = elsewhere(strike)
+        thread = started(strike)
         assert received.receive().sync() == ONE
         assert select(never(), received).sync(60) == (1, TWO)
         thread.join()
@@ -150,7 +134,7 @@ def test_a_signal_wakes_a_plain_main_thread() -> None:
 def test_another_thread_may_receive() -> None:
     with signals(ONE) as received:
         got: list[signal.Signals] = []
-        thread = elsewhere(lambda: got.append(received.receive().sync()))
+        thread = started(lambda: got.append(received.receive().sync()))
         settle_here(lambda: received.statistics().waiting_receivers == 1)
         kill(ONE)
         settle_here(lambda: got)
@@ -358,7 +342,7 @@ def test_close_ends_all_who_wait(world: World) -> None:
 def test_for_in_a_plain_thread() -> None:
     received = signals(ONE)
     got: list[signal.Signals] = []
-    thread = elsewhere(lambda: got.extend(received))
+    thread = started(lambda: got.extend(received))
     for n in range(1, 4):
         settle_here(lambda: received.statistics().waiting_receivers == 1)
         kill(ONE)
@@ -414,7 +398,7 @@ def test_a_signal_that_comes_in_the_middle_of_a_receive_is_not_lost() -> None:
                 os.kill(os.getpid(), (ONE, TWO)[n % 2])
                 settle_here(lambda n=n: len(seen) > n)
 
-        thread = elsewhere(strike)
+        thread = started(strike)
         while len(seen) < rounds:
             try:
                 seen.append(received.receive_nowait())
@@ -445,7 +429,7 @@ def test_off_the_main_thread_they_are_neither_made_nor_closed(before: list[int])
             except RuntimeError as error:
                 errors.append(error)
 
-        elsewhere(run).join()
+        started(run).join()
 
     attempt(lambda: signals(ONE))
     with signals(ONE) as received:

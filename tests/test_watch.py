@@ -13,7 +13,8 @@ import weakref
 from typing import Any
 
 import pytest
-from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
+from values import Last, Thing
+from worlds import ALL, ChildCancelled, Pair, World, collect, fail_in, run_together, settle, settle_here, spawn
 
 from chanlib import (
     BrokenChannel,
@@ -41,30 +42,6 @@ def quiet(observer: Observer[Any]) -> bool:
     except ChannelEmpty:
         return True
     return False
-
-
-async def collect(observer: Observer[Any], into: list[Any]) -> None:
-    async for value in observer:
-        into.append(value)
-
-
-async def fail_in(context: Any, error: Exception) -> None:
-    async with context:
-        raise error
-
-
-class Thing:
-    """A value that can be watched dying."""
-
-
-class Last:
-    """A value that makes a call when it dies."""
-
-    def __init__(self, call: Any) -> None:
-        self.call = call
-
-    def __del__(self) -> None:
-        self.call()
 
 
 # ----------------------------------------------------------------- what an observer has seen

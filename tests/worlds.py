@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +32,9 @@ from trio.abc import Clock
 
 from chanlib._core.running import run_here
 
+# Of `Task.cancel` that meets a send which was delivered: does the send return (`Task.uncancel` can take a pending
+# cancellation back), or raise with a note?
+REARMS = sys.version_info >= (3, 13)
 NET = 20.0  # seconds after which something that should settle is given up: a safety net
 
 Body = Callable[..., Awaitable[Any]]
@@ -191,7 +196,33 @@ async def settle(predicate: Callable[[], object]) -> None:
 
 def settle_here(predicate: Callable[[], object]) -> None:
     """`settle` for a plain thread, outside any run."""
-    ALL["threads"].run(settle, predicate)
+    end = time.monotonic() + NET
+    while not predicate():
+        assert time.monotonic() < end, f"not settled within {NET} s"
+        time.sleep(0.0002)
+
+
+def waiting(side: Any) -> tuple[int, int]:
+    """How many wait there to send or to reserve, and to receive."""
+    found = side.statistics()
+    return found.waiting_senders, found.waiting_receivers
+
+
+async def parked(side: Any, *, senders: int = 0, receivers: int = 0) -> None:
+    """Wait until exactly so many wait there."""
+    await settle(lambda: waiting(side) == (senders, receivers))
+
+
+async def collect(side: AsyncIterable[Any], into: list[Any]) -> None:
+    """All that comes, to its end."""
+    async for item in side:
+        into.append(item)
+
+
+async def fail_in(context: AbstractAsyncContextManager[Any], error: Exception) -> None:
+    """Leave the `async with` by an error."""
+    async with context:
+        raise error
 
 
 @dataclass(frozen=True)

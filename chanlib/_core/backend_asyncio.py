@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from .backends import Child, Children, Nursery
-from .lane import Lane, lanes, running_loop
+from .lane import Lane, current_task, lanes, running_loop
 
 __all__ = ["AsyncioBackend"]
 
@@ -47,11 +47,12 @@ class AsyncioBackend:
         return running_loop() is self.loop
 
     def call(self, function: Callable[[], object]) -> None:
-        if running_loop() is self.loop:
+        loop = self.loop
+        if running_loop() is loop and current_task(loop) is not None:
             function()
             return
-        try:
-            self.loop.call_soon_threadsafe(function)
+        try:  # a callback is told apart from a signal handler by nothing: the loop may have to be woken
+            loop.call_soon_threadsafe(function)
         except RuntimeError:  # closed
             pass
 
@@ -92,8 +93,15 @@ def _learn() -> Any:
         def __exit__(
             self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
         ) -> Any:
+            try:
+                caught = leave(self, kind, error, traceback)
+            except RuntimeError:  # in another task, or not the innermost: it is entered still
+                raise
+            except BaseException:
+                lanes.lane.warn(-1)
+                raise
             lanes.lane.warn(-1)
-            return leave(self, kind, error, traceback)
+            return caught
 
     _scope_class = Scope
     return Scope
@@ -123,8 +131,11 @@ class _Nursery:
     def stopped(self, child: Child) -> None:
         lanes.lane.warn(-1)
 
+    def discard(self, child: Child) -> None:
+        child._native.coro.close()
+
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         return await self.group.start(function, name=name)
 
-    async def close(self, children: Children) -> None:
+    async def close(self, children: Children, interrupted: bool) -> None:
         await self.group.__aexit__(None, None, None)

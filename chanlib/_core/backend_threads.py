@@ -61,7 +61,12 @@ def in_thread(function: Callable[[], object], token: Token, name: str) -> None:
         except Cancelled:  # of a scope above
             pass
 
-    start_thread(live, name)
+    try:
+        start_thread(live, name)
+    except BaseException:  # none can be had
+        if token.parent is not None:
+            token.parent.below.discard(token)
+        raise
 
 
 class _Nursery:
@@ -87,6 +92,9 @@ class _Nursery:
     def stopped(self, child: Child) -> None:
         pass
 
+    def discard(self, child: Child) -> None:
+        pass
+
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         status = _Status(self, Token(parent=lanes.lane.token))
         in_thread(lambda: status.live(function), status.token, name)
@@ -101,19 +109,21 @@ class _Nursery:
             raise status.error
         return status.value
 
-    async def close(self, children: Children) -> None:
+    async def close(self, children: Children, interrupted: bool) -> None:
         held: BaseException | None = None
         try:
-            while True:
+            while len(children):
                 try:
                     with Token(shield=held is not None):
                         await children.wait_empty()
-                    break
                 except BaseException as error:
-                    if held is not None:  # a second interrupt: no cancellation gets through the shield
+                    held = error
+                    if isinstance(error, Cancelled):  # by a scope around: the children see it themselves
+                        continue
+                    if interrupted:
                         error.add_note(f"left running: {children!r}")
                         raise
-                    held = error
+                    interrupted = True
                     self.scope.cancel()
             if held is not None:
                 raise held

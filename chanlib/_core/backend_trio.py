@@ -14,16 +14,17 @@ __all__ = ["TrioBackend"]
 
 
 class TrioBackend:
-    __slots__ = ("token",)
+    __slots__ = ("clock", "token")
 
     name = "trio"
     cancelled: type[BaseException] = trio.Cancelled
 
     def __init__(self, lane: Lane) -> None:
         self.token = trio.lowlevel.current_trio_token()
+        self.clock = trio.lowlevel.current_clock()
 
     def now(self) -> float:
-        return trio.current_time()
+        return self.clock.current_time()  # any thread may ask
 
     def scope(self, deadline: float, shield: bool) -> Any:
         return trio.CancelScope(deadline=deadline, shield=shield)
@@ -35,7 +36,7 @@ class TrioBackend:
         return trio.lowlevel.in_trio_run() and trio.lowlevel.current_trio_token() is self.token
 
     def call(self, function: Callable[[], object]) -> None:
-        if self.here():
+        if trio.lowlevel.in_trio_task() and trio.lowlevel.current_trio_token() is self.token:
             function()
             return
         try:
@@ -63,6 +64,9 @@ class _Nursery:
         child._native = trio.CancelScope()
         self.nursery.start_soon(_inside, child._native, coroutine, name=child.name)
 
+    def discard(self, child: Child) -> None:
+        pass
+
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         return await self.nursery.start(function, name=name)
 
@@ -72,7 +76,7 @@ class _Nursery:
     def stopped(self, child: Child) -> None:
         pass
 
-    async def close(self, children: Children) -> None:
+    async def close(self, children: Children, interrupted: bool) -> None:
         await self.manager.__aexit__(None, None, None)
 
 

@@ -58,6 +58,8 @@ class Children(Protocol):
 
     def wait_empty(self) -> Op[None]: ...
 
+    def __len__(self) -> int: ...
+
 
 class Nursery(Protocol):
     """Starts children. They are cancelled by the scope that it was opened in."""
@@ -75,12 +77,19 @@ class Nursery(Protocol):
     def stopped(self, child: Child) -> None:
         """A child that was told to stop has come to its end."""
 
+    def discard(self, child: Child) -> None:
+        """A child has come to its end without having begun."""
+
     async def start_and_wait(self, function: Callable[..., Coroutine[Any, Any, object]], name: str) -> Any:
         """Run `function(task_status=)` in the caller's scope until it says `started(value)`, then here; that value."""
         ...
 
-    async def close(self, children: Children) -> None:
-        """Wait until all children have ended. Cancelled while waiting, it waits on, and raises that in the end."""
+    async def close(self, children: Children, interrupted: bool) -> None:
+        """Wait until all children have ended. Cancelled while waiting, it waits on, and raises that in the end.
+
+        `interrupted`: the block has been left by a KeyboardInterrupt. Where no loop sees to those, one more makes it
+        give up waiting.
+        """
 
 
 class Backend(Protocol):
@@ -104,7 +113,7 @@ class Backend(Protocol):
         ...
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have `function` called there: now if this is the place, else soon. Nothing happens if its loop is over."""
+        """Have `function` called there: now in a task of it, else soon. Nothing happens if its loop is over."""
 
     def until(self) -> float:
         """The deadline that applies to the caller, -inf if it is cancelled."""

@@ -27,6 +27,7 @@ import asyncio
 import enum
 import importlib
 import math
+import os
 import sys
 import threading
 import weakref
@@ -37,15 +38,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections import deque
-    from typing import Protocol
 
     from .mailbox import Letter, Mailbox
     from .park_asyncio import LoopBox
+    from .park_threads import ThreadWaiter
     from .tokens import Token
-
-    class Wakeable(Protocol):
-        def wake(self) -> None: ...
-
 
 __all__ = [
     "BUDGET",
@@ -118,8 +115,8 @@ class Lane:
         self.rest = BUDGET  # what is left of the turn while every operation has to look
         self.alarms = 0  # cancelled scopes of our own in which tasks of this thread's loop still are
         self.token: Token | None = None  # the innermost scope this thread is in, while it runs no loop
-        self.guard = threading.Lock()  # of `parked`, so that a canceller either finds it or is seen by it
-        self.parked: Wakeable | None = None  # what to wake when a scope of this thread is cancelled
+        self.guard = threading.RLock()  # of `parked`, so that a canceller either finds it or is seen by it
+        self.parked: ThreadWaiter | None = None  # who is to look when a scope of this thread changes
 
     def refill(self, spent: int = 0) -> None:
         """A new turn has begun, `spent` operations of it are used up."""
@@ -133,15 +130,18 @@ class Lane:
         self.alarms += change
         self.left = 0 if self.alarms else self.rest
 
-    def enter(self, token: Token | None) -> None:
-        """`token` is now the innermost scope that this thread is in."""
+    def enter(self, token: Token) -> None:
+        """`token` is now the innermost scope that this thread is in. An interrupt comes before that or after."""
+        scoped.add(self)
+        self.token = token
+        self.left = 0
+
+    def leave(self, token: Token | None) -> None:
+        """Back to `token`."""
         self.token = token
         if token is None:
             scoped.discard(self)
             self.refill()
-        elif self.left:
-            scoped.add(self)
-            self.rest, self.left = self.left, 0
 
 
 scoped: set[Lane] = set()
@@ -312,3 +312,13 @@ def turn(lane: Lane) -> Generator[Any, Any, None]:
     else:
         assert _trio is not None
         yield from _trio.lowlevel.checkpoint().__await__()
+
+
+def _after_fork_in_child() -> None:
+    lane = lanes.lane
+    scoped.intersection_update({lane})  # the other threads live in the parent
+    lane.guard = threading.RLock()  # one of them may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -203,6 +203,10 @@ class AsyncioWaiter(Waiter):
         if callback is not None:
             context.run(callback, self)
 
+    def lost(self) -> None:
+        super().lost()
+        self.callback = self.context = None  # as in `run`
+
     # ------------------------------------------------------------- what a task wants of a future
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self.loop
@@ -219,7 +223,10 @@ class AsyncioWaiter(Waiter):
     def result(self) -> None:
         error, self.error = self.error, None  # its traceback leads to the frames of the task
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # and to this one
 
     def done(self) -> bool:
         return self.woken

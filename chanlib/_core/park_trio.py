@@ -25,6 +25,8 @@ __all__ = ["TrioWaiter"]
 class TrioWaiter(Waiter):
     __slots__ = ("mailbox", "parked", "task")
 
+    task: Any  # None once it goes on: a tombstone must not keep its context alive
+
     def __init__(self, op: Op[Any]) -> None:
         Waiter.__init__(self, op)
         lane = lanes.lane
@@ -70,6 +72,7 @@ class TrioWaiter(Waiter):
         try:
             if self._retracted():
                 self.parked = False
+                self.task = None
                 return trio.lowlevel.Abort.SUCCEEDED
         except Reentered as error:  # cancelled by a finalizer in the middle of an operation on this source
             error.source._defer(lambda: self._abort_late(raise_cancel))
@@ -82,7 +85,8 @@ class TrioWaiter(Waiter):
     def _abort_late(self, raise_cancel: Any) -> None:
         if self._retracted() and self.parked:
             self.parked = False
-            trio.lowlevel.reschedule(self.task, outcome.capture(raise_cancel))
+            task, self.task = self.task, None
+            trio.lowlevel.reschedule(task, outcome.capture(raise_cancel))
 
     def wake(self) -> None:
         context = lanes.lane.trio
@@ -95,7 +99,12 @@ class TrioWaiter(Waiter):
     def resume(self) -> None:
         if self.parked:
             self.parked = False
-            trio.lowlevel.reschedule(self.task)
+            task, self.task = self.task, None
+            trio.lowlevel.reschedule(task)
+
+    def lost(self) -> None:
+        super().lost()
+        self.task = None
 
 
 class RunWatch(Watch):

@@ -43,6 +43,7 @@ class _Worker:
             except BaseException as error:  # a job is to see to its own errors
                 report(error, "Error in a thread", job)
             del job
+            self.thread.name = "chanlib idle"
             _idle[self] = None
             if not self.lock.acquire(True, IDLE):
                 try:

@@ -68,14 +68,14 @@ class Token:
     ) -> bool:
         lane, self._lane = self._lane, None
         parent = self.parent
-        if lane is None or lane is not lanes.lane or lane.token is not self:
+        if lane is None or lane is not lanes.lane or not self._is_innermost(lane, error):
             self._lane = lane
             raise RuntimeError(
                 "a cancel scope must be left where it was entered, in the same thread, the innermost first"
             )
+        lane.leave(None if parent is None or parent._lane is not lane else parent)
         if parent is not None:
             parent.below.discard(self)
-        lane.enter(None if parent is None or parent._lane is not lane else parent)
         if error is None or self.called is None or (parent is not None and not self._shield and parent.is_called()):
             return False
         if isinstance(error, Cancelled):
@@ -93,6 +93,14 @@ class Token:
                 finally:
                     rest.__context__ = context
         return False
+
+    def _is_innermost(self, lane: Lane, error: BaseException | None) -> bool:
+        """An interrupt may have kept one inside from being left; then that is left now."""
+        token = lane.token
+        if isinstance(error, KeyboardInterrupt):
+            while token is not None and token is not self:
+                token = token.parent
+        return token is self
 
     # ------------------------------------------------------------- cancelling
     def cancel(self, reason: str | None = None) -> None:
@@ -114,8 +122,8 @@ class Token:
                 with lane.guard:
                     sleeper = lane.parked
                 if sleeper is not None:
-                    sleeper.wake()
-            todo += [other for other in tuple(one.below) if not (isinstance(other, Token) and other._shield)]
+                    sleeper.nudge()
+            todo += [other for other in one.below.copy() if not (isinstance(other, Token) and other._shield)]
 
     @property
     def deadline(self) -> float:
@@ -147,8 +155,6 @@ class Token:
 
     @property
     def cancel_called(self) -> bool:
-        if self.called is None and self._deadline <= monotonic():
-            self.cancel("deadline")
         return self.called is not None
 
     def until(self) -> float:

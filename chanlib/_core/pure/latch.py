@@ -27,6 +27,10 @@ class Latch(Queued):
         """What a waiter gets, outside the lock; it may raise. A subclass decides."""
         return None
 
+    def _outcome_inside(self) -> Any:
+        """The same, under the lock."""
+        return self._outcome()
+
     def _open(self, *_: Any) -> bool:
         """Under the lock: set it and serve everybody. False if it was set."""
         if self._set:
@@ -65,7 +69,7 @@ class Passed(QueuedLeaf[T_co]):
         return latch._set
 
     def _attempt(self, latch: Latch) -> Any:
-        return latch._outcome() if latch._set else PENDING
+        return latch._outcome_inside() if latch._set else PENDING
 
     def _received(self, latch: Latch, value: Any) -> Any:
         return latch._outcome()

@@ -90,31 +90,38 @@ class Leaf(Op[T_co]):
             return False
         if waiter.src is None:  # never left anywhere
             return True
-        return bool(waiter.src._locked(self._retract_locked, waiter))
+        if not waiter.src._locked(self._retract_locked, waiter):
+            return False
+        _empty(waiter)
+        return True
 
     def _retract_locked(self, waiter: Any) -> bool:
         if waiter.state == WAITING:
             waiter.state = WITHDRAWN
-            waiter.value = waiter.op = None
             self._withdraw(waiter.src, waiter)
         elif waiter.state == CLAIMED:
             waiter.state = WITHDRAWN
         return waiter.state == WITHDRAWN  # type: ignore[no-any-return]
 
     def _take_back(self, waiter: Waiter) -> bool:
-        return waiter.src._locked(self._take_back_locked, waiter)  # type: ignore[no-any-return]
+        if not waiter.src._locked(self._take_back_locked, waiter):
+            return False
+        _empty(waiter)
+        return True
 
     def _take_back_locked(self, waiter: Any) -> bool:
         if waiter.state == SERVED:
             if not self._undo(waiter.src, waiter):
                 return False
             waiter.state = WITHDRAWN
-            waiter.value = None
         return True
 
     def _collect(self, waiter: Any) -> Any:
         if waiter.state == ENDED:
-            raise self._ended(waiter.src, waiter)
+            try:
+                raise self._ended(waiter.src, waiter)
+            finally:
+                _empty(waiter)  # it may have been evicted from the midst of a queue
         value, waiter.value = waiter.value, None
         return self._received(waiter.src, value)
 
@@ -128,3 +135,8 @@ class Leaf(Op[T_co]):
             raise twice(self)
         self._src = None
         return [Branch(self, src)]
+
+
+def _empty(waiter: Any) -> None:
+    """It is over with `waiter`: a tombstone must not hold a user's object, which would die under the lock."""
+    waiter.value = waiter.op = None

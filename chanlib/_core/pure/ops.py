@@ -247,6 +247,7 @@ class Op(_Performable[T_co]):
                 got = self._enroll(src, waiter)
                 if got is not PENDING:
                     return got  # type: ignore[no-any-return]
+                waiter.since = monotonic()
                 yield from waiter.park()
                 committed = not self._retract(waiter)
             except GeneratorExit:  # perhaps run by the collector, in the middle of another operation

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from .buffers import consume, prepared
 from .ops import PENDING
-from .ring import CANCELLED, Ring, Sending
+from .ring import CANCELLED, Ring
+from .transfer import Sending
 
 __all__ = ["Places", "Reserve"]
 

@@ -4,7 +4,8 @@ Who may do what, and when:
 
 1.  The state of a source, of its queues and of every waiter standing in them changes only under `_lock`, by
     the thread that has set `_busy`. The section is a few bytecodes: it neither parks, nor
-    wakes, nor calls back, nor drops a user's object if that can be helped.
+    wakes, nor calls back, nor lets a user's object die (`_drop`): its destructor may wait for another thread
+    that needs this very lock.
 2.  The lock is re-entrant, because a finalizer run by the garbage collector, a weakref callback or a signal
     handler may use the source while this very thread is inside. `_busy` tells: whoever finds it set has
     re-entered, changes nothing, and leaves a `Deferred` in `_after`. (Comparing an owner's identity has a
@@ -12,8 +13,8 @@ Who may do what, and when:
     nothing has been read yet.)
     Such a call may also be about another source, whose lock somebody else has. It must not wait for that
     (`_contended`): it is deferred to the end of the section that this thread is in the middle of.
-3.  Wakes and deferred calls collect in `_after` and are issued after unlocking. `_busy` is cleared before
-    `_after` is read, so nothing that was left there is overlooked.
+3.  Wakes, deferred calls and what is let go of collect in `_after` and are issued after unlocking. `_busy` is
+    cleared before `_after` is read, so nothing that was left there is overlooked.
 4.  An interrupt (KeyboardInterrupt) may come at any bytecode. The lock is then released and what is in
     `_after` is issued: waking is idempotent. Two rules keep a claimed peer from sleeping for ever:
     it is put into `_after` before it is claimed, and a commit is a single store, so that a woken waiter that
@@ -172,6 +173,10 @@ class Source:
         """This thread is inside: `call` is made as soon as it has left."""
         self._after.append(Deferred(call))
 
+    def _drop(self, thing: object) -> None:
+        """Under the lock: `thing` is let go of. If nobody else has it, it dies once the lock is free."""
+        self._after.append(_Dropped((thing,)))
+
     def _forget_waiters(self) -> None:
         """After a fork, in the child: whoever waited lives in the parent."""
 
@@ -212,6 +217,13 @@ class Deferred:
             inside.source._defer(call)
         except Exception as error:  # whoever made the call has long gone on
             report(error, "Error in a call deferred until a lock was free", call)
+
+
+class _Dropped(list[object]):
+    """What is let go of once the lock is free."""
+
+    __slots__ = ()
+    wake = list[object].clear
 
 
 def transact(sources: Sequence[Source], step: Callable[[], Any]) -> Any:

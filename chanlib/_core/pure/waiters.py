@@ -80,8 +80,9 @@ class Claimable:
 class Waiter(Claimable):
     """One blocked operation in some world: how it parks, how it is woken, what bounds its sleep."""
 
-    __slots__ = ("fds", "until")
+    __slots__ = ("fds", "since", "until")
 
+    since: float  # on `monotonic`: when it was parked, for those who look from outside
     until: float | None  # seconds from parking after which to look again
     fds: list[tuple[int, bool]] | None  # descriptors to watch: (fd, for writing?)
 
