@@ -4,8 +4,13 @@ One `with` statement in every world. On asyncio and in trio a scope is one of an
 for either nests inside and outside; in a thread it is a token of our own. All of them are level-triggered: once a
 scope is cancelled, every operation in it raises, until it is left.
 
-Invariant: `_native` exists from entering on. Who cancels a scope from elsewhere writes `_called` first and looks for
-`_native` then; who enters it writes `_native` first and looks at `_called` then, both under `_lock`.
+Invariants:
+- `_native` exists from entering on, and `_backend` once that is written.
+- `_calls` has the reasons of those who have cancelled the scope; the first counts, and there are more than one only if
+  several threads did so at the same time. It stands for a lock, which would cost more than all else here: appending to
+  a list and copying it exclude each other, with and without a GIL (docs.python.org, "Thread Safety Guarantees"). Who
+  cancels appends, and looks for `_backend` and `_over` then; who enters writes `_backend` first, who waits `_over`, and
+  copies then. Whoever comes second sees the other.
 """
 
 from __future__ import annotations
@@ -36,6 +41,9 @@ __all__ = [
 ]
 
 
+_making = RLock()  # of `_over`; a signal handler or finalizer may come in the middle
+
+
 class CancelScope:
     """A part of a program that can be cancelled as a whole: what runs inside `with CancelScope() as scope:`.
 
@@ -50,12 +58,11 @@ class CancelScope:
     __slots__ = (
         "__weakref__",
         "_backend",
-        "_called",
+        "_calls",
         "_deadline",
         "_expired",
         "_gone",
         "_limit",
-        "_lock",
         "_native",
         "_over",
         "_shield",
@@ -65,10 +72,9 @@ class CancelScope:
         self._deadline = deadline if deadline is math.inf else _instant(deadline)
         self._limit: float | None = None  # seconds from entering
         self._shield = shield if shield is False else _flag(shield)
-        self._called: str | None = None  # the reason, "" if none was given
+        self._calls: list[str] = []  # "" if no reason was given
         self._native: Any = None
         self._backend: Backend | None = None
-        self._lock = RLock()  # a signal handler or finalizer may come in the middle
         self._over: _Over | None = None  # made when somebody waits for the cancellation
         self._expired = False  # is it known to be cancelled, perhaps by its deadline?
         self._gone = False  # has it been left?
@@ -80,13 +86,12 @@ class CancelScope:
         if self._limit is not None:
             self._deadline = backend.now() + self._limit
         native = backend.scope(self._deadline, self._shield)
-        with self._lock:
-            self._native = native
-            self._backend = backend
-            called = self._called
+        self._native = native
+        self._backend = backend
+        calls = self._calls.copy()
         native.__enter__()
-        if called is not None:
-            native.cancel(called or None)
+        if calls:
+            native.cancel(calls[0] or None)
         if self._over is not None:
             self._over.look()  # there is a deadline now
         return self
@@ -122,29 +127,33 @@ class CancelScope:
         """
         if reason is not None and not isinstance(reason, str):
             raise TypeError(f"reason must be a string or None, not {reason!r}")
-        with self._lock:
-            if self.cancel_called:
-                return
-            self._called = reason or ""
-            native, backend = self._native, self._backend
+        if self.cancel_called:
+            return
+        self._calls.append(reason or "")
+        backend = self._backend
         if backend is not None:
-            backend.call(lambda: self._gone or native.cancel(reason))
+            backend.call(lambda: self._gone or self._native.cancel(self._calls[0] or None))
         if self._over is not None:
             self._over.look()
 
     @property
+    def _called(self) -> str | None:
+        """The reason, "" if none was given; None until it is cancelled by a call."""
+        return self._calls[0] if self._calls else None
+
+    @property
     def cancel_called(self) -> bool:
         """Whether it was cancelled, by a call or by its deadline."""
-        if self._called is not None or self._expired:
+        if self._calls or self._expired:
             return True
-        native, backend = self._native, self._backend
+        backend = self._backend
         if backend is None or self._gone:
             return False
         if backend.now() >= self._deadline:
-            backend.call(lambda: self._gone or native.cancel("deadline"))
+            backend.call(lambda: self._gone or self._native.cancel("deadline"))
             self._expired = True
         elif backend.here():
-            self._expired = bool(native.cancel_called)
+            self._expired = bool(self._native.cancel_called)
         return self._expired
 
     @property
@@ -177,16 +186,17 @@ class CancelScope:
         self._change("shield", self._shield)
 
     def _change(self, name: str, value: Any) -> None:
-        with self._lock:
-            native, backend = self._native, self._backend
+        backend = self._backend
         if backend is not None:
-            backend.call(lambda: setattr(native, name, value))
+            backend.call(lambda: setattr(self._native, name, value))
 
     def wait_cancelled(self) -> Op[None]:
         """Wait until it is cancelled, by a call or by its deadline. An arm of `select` as well."""
-        with self._lock:
-            if self._over is None:
-                self._over = _Over(self)
+        if self._over is None:
+            with _making:
+                if self._over is None:
+                    self._over = _Over(self)
+            self._calls.copy()  # see the top
         return _Cancelling(self._over)
 
     def __repr__(self) -> str:
@@ -224,7 +234,7 @@ class _Cancelling(QueuedLeaf[None]):
 
     def _left(self, over: _Over) -> float:
         scope, backend = over.scope, over.scope._backend
-        if scope._called is not None or scope._expired:
+        if scope._calls or scope._expired:
             return 0.0
         if backend is None or scope._gone or scope._deadline == math.inf:
             return math.inf
@@ -252,7 +262,7 @@ class _Failing(CancelScope):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         caught = super().__exit__(kind, error, traceback)
-        if self.cancelled_caught and self._called is None:
+        if self.cancelled_caught and not self._calls:
             assert self._backend is not None
             limit = "its deadline" if self._limit is None else f"{self._limit} s"
             raise TimeoutError(f"what is inside a cancel scope was not done within {limit}")
