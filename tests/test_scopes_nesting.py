@@ -753,6 +753,22 @@ def test_a_deadline_of_a_thread_that_is_moved_away_while_it_runs(backend: str, c
         assert not scope.cancel_called
 
 
+def test_a_deadline_of_a_thread_moved_away_after_it_has_cut_what_it_runs(backend: str, known_bug: Any) -> None:
+    """As in one world: a deadline that is moved later does not take a cancellation back."""
+    known_bug("run() sleeps for what is left on the clock of the thread: for ever", "asyncio", "uvloop", "trio")
+
+    async def main() -> None:
+        try:
+            await Event().wait()
+        finally:
+            scope.deadline = math.inf
+
+    with move_on_after(0.01) as scope:
+        run(main, backend=backend)
+        pytest.fail("cancelled")
+    assert scope.cancelled_caught
+
+
 def test_what_a_thread_runs_sees_its_deadline(backend: str) -> None:
     async def left() -> float:
         return current_effective_deadline() - current_time()
