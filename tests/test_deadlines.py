@@ -80,7 +80,7 @@ def test_a_deadline_that_passes_during_computation_is_felt_at_the_next_operation
 def test_a_scope_whose_deadline_has_passed_says_that_it_is_cancelled(backend: str) -> None:
 
     async def body() -> None:
-        with move_on_after(0.002) as scope:
+        with move_on_after(0.05) as scope:
             await passed(scope.deadline)
             assert scope.cancel_called
 
@@ -91,8 +91,11 @@ def test_a_scope_left_in_time_is_not_cancelled_when_its_deadline_passes(backend:
     """As in trio: a scope that was left has had its say."""
 
     async def body() -> None:
-        with move_on_after(0.2) as moving, fail_after(0.2) as failing:
-            pass
+        for _ in range(5):
+            with move_on_after(0.1) as moving, fail_after(0.1) as failing:
+                pass
+            if current_time() < moving.deadline:  # else this thread had to wait too long
+                break
         assert not moving.cancel_called
         assert not failing.cancel_called
         await passed(max(moving.deadline, failing.deadline))
@@ -147,12 +150,12 @@ def test_a_deadline_moved_later_counts_from_then_on(backend: str) -> None:
     """As anyio: test_deadline_moved."""
 
     async def body() -> None:
-        with fail_after(0.01) as scope:
+        with fail_after(0.1) as scope:
             first = scope.deadline
             scope.deadline += 30
             assert scope.deadline == first + 30
             assert current_effective_deadline() == first + 30
-            await sleep(0.03)
+            await sleep(0.11)
         assert not scope.cancel_called
 
     run(body, backend=backend)
@@ -191,21 +194,23 @@ def test_a_deadline_moved_later_by_another_thread_spares_a_wait(backend: str, ce
     async def body() -> None:
         event, moved = census.watch(Event()), census.watch(Event())
 
-        def act(first: float) -> None:
+        def act(first: float, start: float) -> bool:
             scope.deadline = first + change
             moved.set()
+            return time.monotonic() < start + 0.25
 
+        start = time.monotonic()
         with move_on_after(0.3) as scope:
             first = scope.deadline
-            side = once_parked(event, lambda: act(first))
+            side = once_parked(event, lambda: act(first, start))
             async with TaskGroup() as group:
                 group.start_soon(event.wait)
                 await moved.wait()
                 await sleep(max(first - current_time(), 0) + 0.01)
                 event.set()
-        if not scope.cancel_called or current_time() > first + 5:  # else that thread was later than the deadline
+        if side.join():  # it was in time
+            assert not scope.cancel_called
             assert not scope.cancelled_caught
-        side.join()
 
     run(body, backend=backend)
 
@@ -281,6 +286,43 @@ def test_wrong_times_are_refused(make: Callable[[Any], CancelScope]) -> None:
             make(wrong)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        move_on_after,
+        fail_after,
+        *(
+            pytest.param(make, marks=pytest.mark.xfail(strict=True, raises=OverflowError, reason="float() overflows"))
+            for make in (move_on_at, fail_at, lambda at: CancelScope(deadline=at))
+        ),
+    ],
+)
+def test_an_integer_beyond_all_floats_is_infinity(backend: str, make: Callable[[float], CancelScope]) -> None:
+    """As for durations: `within` and `sleep` take it, too."""
+
+    async def body() -> None:
+        with make(10**400) as scope:
+            await sleep(0.001)
+        assert not scope.cancel_called
+
+    run(body, backend=backend)
+
+
+@pytest.mark.parametrize("at", [1e12, 1e18, 1e300])
+def test_a_deadline_may_be_far_away(backend: str, census: Census, at: float) -> None:
+    async def body() -> None:
+        event = census.watch(Event())
+        for scope in (move_on_after(at), move_on_at(at)):
+            with scope:
+                side = once_parked(event, event.set)
+                await event.wait()
+            assert not scope.cancel_called
+            side.join()
+            event.clear()
+
+    run(body, backend=backend)
+
+
 def test_wrong_attributes_are_refused(backend: str) -> None:
     """As trio: test_cancel_scope_validation, test_cancel_shielding."""
 
@@ -340,9 +382,8 @@ def test_the_earlier_of_two_deadlines_cancels(backend: str) -> None:
 
     async def body() -> None:
         with move_on_after(0.005) as outer:
-            assert current_effective_deadline() == outer.deadline
             with move_on_after(30) as inner:
-                assert current_effective_deadline() == outer.deadline
+                assert current_effective_deadline() in (outer.deadline, -math.inf)
                 await Event().wait()
             pytest.fail("it was the outer one")
         assert outer.cancelled_caught
@@ -448,7 +489,7 @@ def test_an_explicit_cancel_is_no_timeout(backend: str) -> None:
     """As anyio: test_fail_after_cancelled_before_deadline, test_fail_after_scope_cancelled_before_timeout."""
 
     async def body() -> None:
-        with fail_after(0.002) as scope:
+        with fail_after(0.1) as scope:
             scope.cancel()
             await passed(scope.deadline)
             await checkpoint()

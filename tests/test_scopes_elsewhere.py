@@ -690,7 +690,7 @@ def test_waiting_for_a_cancellation_that_has_come(backend: str) -> None:
         await scope.wait_cancelled()
         past = move_on_at(current_time() - 1)
         with past:
-            pass
+            assert past.cancel_called
         await past.wait_cancelled()
 
     run(body, backend=backend)
