@@ -454,7 +454,9 @@ class TaskGroup(Counter):
         self._free += 1  # may be below zero before that: `start` takes a place that is not there
         if self._queued and self._free >= 1:
             self._free -= 1
-            return self._queued.popleft()
+            following = self._queued.popleft()
+            following._state = "running"
+            return following
         self._serve()
         return None
 
@@ -498,7 +500,7 @@ class TaskGroup(Counter):
 
     def _stop_here(self, child: TaskHandle[Any]) -> None:
         """On the thread of the backend: tell its nursery, once."""
-        if not child.done and not child._stopping and child._native is not None:
+        if not child.done and not child._stopping and not isinstance(child._native, contextvars.Context | None):
             child._stopping = True
             self._nursery.stop(child)
 

@@ -7,7 +7,7 @@ import contextvars
 import importlib
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, get_args
 
 from ._core.lane import lanes, refuse_loop
@@ -61,14 +61,15 @@ def run(
     if token is None:
         return loop(entry)
     lane.leave(None)  # its operations are the loop's now
+    linked = _Linked(token, entry)
     try:
-        return loop(_Linked(token, entry).live)
+        return loop(linked.live)
     except _WasCancelled:
         pass
     finally:
         lane.enter(token)
-    while (left := token.left()) > 0:  # the two clocks may differ a little
-        sleep(left)
+    if token.left() > 0:  # by its clock not yet, or the deadline has been moved since
+        token.expire(linked.until)
     token.check()
     raise AssertionError("a scope that was cancelled does not know it")  # pragma: no cover
 
@@ -86,12 +87,13 @@ class _WasCancelled(Exception):
 class _Linked:
     """A program in a loop whose thread is in scopes: cancelled with them."""
 
-    __slots__ = ("entry", "scope", "token")
+    __slots__ = ("entry", "scope", "token", "until")
 
     def __init__(self, token: Token, entry: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         self.token = token
         self.entry = entry
         self.scope = CancelScope()
+        self.until = math.inf  # the deadline of the thread, as last seen
 
     async def live(self) -> Any:
         with self.scope:
@@ -107,7 +109,7 @@ class _Linked:
         """From any thread: something has changed above."""
         backend = self.scope._backend
         assert backend is not None
-        until = self.token.until()
+        until = self.until = self.token.until()
         if until == -math.inf:
             self.scope.cancel(self.token.why())
         elif until < math.inf or self.scope.deadline < math.inf:

@@ -301,6 +301,8 @@ def _instant(value: float) -> float:
         if isinstance(value, (str, bytes, bytearray)):
             raise TypeError
         number = float(value)
+    except OverflowError:  # an integer beyond all floats
+        number = math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
         raise TypeError(
             f"deadline must be a point in time on the clock of current_time() (math.inf is allowed), not {value!r}"

@@ -750,9 +750,8 @@ def test_a_deadline_of_a_thread_that_is_moved_away_while_it_runs(backend: str, c
         assert not scope.cancel_called
 
 
-def test_a_deadline_of_a_thread_moved_away_after_it_has_cut_what_it_runs(backend: str, known_bug: Any) -> None:
+def test_a_deadline_of_a_thread_moved_away_after_it_has_cut_what_it_runs(backend: str) -> None:
     """As in one world: a deadline that is moved later does not take a cancellation back."""
-    known_bug("run() sleeps for what is left on the clock of the thread: for ever", "asyncio", "uvloop", "trio")
 
     async def main() -> None:
         try:

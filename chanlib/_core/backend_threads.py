@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import math
 from collections.abc import Callable, Coroutine
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -50,19 +51,18 @@ class ThreadsBackend:
 
 def in_thread(function: Callable[[], object], token: Token, name: str) -> None:
     """Run `function()` in a thread, in a copy of this context, inside `token`."""
-    context = contextvars.copy_context()
     if token.parent is not None:
         token.parent.below.add(token)  # at once: it may be cancelled before its thread has come to enter it
 
     def live() -> None:
         try:
             with token:
-                context.run(function)
+                function()
         except Cancelled:  # of a scope above
             pass
 
     try:
-        start_thread(live, name)
+        start_thread(partial(contextvars.copy_context().run, live), name)
     except BaseException:  # none can be had
         if token.parent is not None:
             token.parent.below.discard(token)

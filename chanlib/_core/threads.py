@@ -14,6 +14,7 @@ import os
 import threading
 from _thread import allocate_lock
 from collections.abc import Callable
+from contextvars import Context
 
 from .unraisable import report
 
@@ -32,7 +33,7 @@ class _Worker:
         self.lock = allocate_lock()
         self.lock.acquire()
         self.thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self.thread.start()
+        Context().run(self.thread.start)  # it may inherit a context, and is not to keep that of its first job
 
     def _work(self) -> None:
         while True:

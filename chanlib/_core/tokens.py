@@ -169,6 +169,16 @@ class Token:
             token = None if token._shield else token.parent
         return earliest
 
+    def expire(self, deadline: float) -> None:
+        """A loop below has been cut at `deadline`: cancel those whose deadline that was, though it may have moved."""
+        token: Token | None = self
+        while token is not None:
+            if token._deadline <= deadline:
+                token.cancel("deadline")
+                return
+            token = None if token._shield else token.parent
+        self.cancel("deadline")
+
     def why(self) -> str | None:
         """The reason of the outermost scope that is cancelled."""
         reason = None
