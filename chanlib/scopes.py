@@ -85,13 +85,18 @@ class CancelScope:
         backend = backend_here("a cancel scope")
         if self._limit is not None:
             self._deadline = backend.now() + self._limit
-        native = backend.scope(self._deadline, self._shield)
+        deadline, shield = self._deadline, self._shield
+        native = backend.scope(deadline, shield)
         self._native = native
         self._backend = backend
         calls = self._calls.copy()
         native.__enter__()
         if calls:
             native.cancel(calls[0] or None)
+        if self._deadline is not deadline:  # moved by another thread, which has found no backend
+            native.deadline = self._deadline
+        if self._shield is not shield:
+            native.shield = self._shield
         if self._over is not None:
             self._over.look()  # there is a deadline now
         return self
@@ -99,25 +104,18 @@ class CancelScope:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        native = self._native
-        if native is None:
+        native, backend = self._native, self._backend
+        if backend is None:
             raise RuntimeError("a cancel scope is left that was never entered")
-        try:
-            caught = native.__exit__(kind, error, traceback)
-        except RuntimeError:  # not here, or not yet: it is entered still
-            raise
-        except BaseException:  # what is left of a group of errors
-            self._leave()
-            raise
-        self._leave()
-        return bool(caught)
-
-    def _leave(self) -> None:
-        backend = self._backend
-        assert backend is not None
-        if self._native.cancel_called or (self._deadline < math.inf and backend.now() >= self._deadline):
-            self._expired = True
+        before = self._expired
         self._gone = True
+        try:
+            if native.cancel_called or (self._deadline < math.inf and backend.now() >= self._deadline):
+                self._expired = True
+            return bool(native.__exit__(kind, error, traceback))
+        except RuntimeError:  # not here, or not yet: it is entered still
+            self._gone, self._expired = False, before
+            raise
 
     def cancel(self, reason: str | None = None) -> None:
         """Cancel what is inside. `reason` is for those who read the error. Only the first call counts.
