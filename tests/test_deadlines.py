@@ -232,10 +232,10 @@ def test_who_waits_keeps_the_place_in_the_queue_when_a_deadline_is_moved(backend
             await settle(lambda: ch.statistics().waiting_receivers == 1)
             group.start_soon(receives, "second", CancelScope())
             await settle(lambda: ch.statistics().waiting_receivers == 2)
-            scope.deadline += 100
-            for _ in range(20):
+            for _ in range(50):
+                scope.deadline += 100
                 await checkpoint()
-                time.sleep(0.001)
+                time.sleep(0.004)
             await settle(lambda: ch.statistics().waiting_receivers == 2)
             await ch.send(1)
             await settle(lambda: log)

@@ -725,7 +725,8 @@ def test_a_deadline_of_a_thread_that_is_moved_earlier_while_it_runs(backend: str
     side.join()
 
 
-def test_a_deadline_of_a_thread_that_is_moved_away_while_it_runs(backend: str, census: Census) -> None:
+def test_a_deadline_of_a_thread_that_is_moved_away_while_it_runs(backend: str, census: Census, known_bug: Any) -> None:
+    known_bug("_Linked.poke() asks for trio's clock in the thread that moves the deadline", "trio")
     event = census.watch(Event())
 
     async def a_while() -> str:
@@ -733,16 +734,19 @@ def test_a_deadline_of_a_thread_that_is_moved_away_while_it_runs(backend: str, c
         return "done"
 
     def act() -> bool:
-        scope.deadline = math.inf
-        in_time = current_time() < deadline
-        while current_time() < deadline + 0.01:
-            sleep(0.001).sync()
-        event.set()
+        try:
+            deadline = current_time() + 0.2
+            scope.deadline = deadline
+            scope.deadline = math.inf
+            in_time = current_time() < deadline
+            while current_time() < deadline + 0.01:
+                sleep(0.001).sync()
+        finally:
+            event.set()
         return in_time
 
     result = None
-    with move_on_after(0.3) as scope:
-        deadline = scope.deadline
+    with move_on_after(100) as scope:
         side = once_parked(event, act)
         result = run(a_while, backend=backend)
     if side.join():
