@@ -47,6 +47,9 @@ on_asyncio = on("asyncio", "uvloop")
 policies = pytest.mark.parametrize("on_error", ["cancel", "supervise", "collect"])
 
 
+NO_GIL = not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
 class Boom(Exception):
     pass
 
@@ -91,7 +94,7 @@ def frames(error: BaseException) -> list[str]:
 
 def gone(watched: list[weakref.ref[Any]], backend: str) -> bool:
     """Are all of them gone? Without a GIL, what a thread has made and another drops goes when the former next runs."""
-    if backend == "threads" and not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if backend == "threads" and NO_GIL:
         gc.collect()
     return all(reference() is None for reference in watched)
 
@@ -2646,7 +2649,7 @@ def test_nothing_of_the_users_is_kept_after_a_group(backend: str, no_gc: None) -
             group.cancel()
         del group
         await checkpoint()
-        await until(lambda: gone(watched, backend))
+        await until(lambda: gone(watched, backend), within=3)
         return watched
 
     watched = run(body, backend=backend)
@@ -2659,7 +2662,7 @@ def test_an_error_leads_to_no_reference_cycle(backend: str, cause: str, no_gc: N
 
 
 @wrong_on(
-    *("asyncio", "uvloop", "threads") if sys.version_info >= (3, 13) else ("asyncio", "uvloop"),
+    *(ALL[:2] if sys.version_info < (3, 13) or NO_GIL else ("asyncio", "uvloop", "threads")),
     reason="AsyncioWaiter.result() raises an error that its own frame holds; in a thread, the error's traceback leads "
     "to the frame of in_thread's live(), whose context has the handle as current_child",
 )
@@ -2728,7 +2731,7 @@ def test_a_child_is_not_kept_by_the_thread_of_one_that_it_has_started(no_gc: Non
                 for _ in range(idle_threads() + 1):  # so that there is none to be used again
                     group.start_soon(second)
                 group.start_soon(first, group)
-                await until(lambda: watched and gone(watched, "threads"))
+                await until(lambda: watched and gone(watched, "threads"), within=3)
             finally:
                 gate.set()
 

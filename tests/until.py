@@ -16,9 +16,9 @@ ALL = ("asyncio", "uvloop", "trio", "threads")
 NET = 20.0  # seconds: a safety net
 
 
-async def until(predicate: Callable[[], object]) -> None:
+async def until(predicate: Callable[[], object], within: float = NET) -> None:
     """Wait until `predicate()` holds, letting tasks and threads go on; no cancellation of a scope cuts it."""
-    end = time.monotonic() + NET
+    end = time.monotonic() + within
     turns = 0
     with CancelScope(shield=True):
         while not predicate():
@@ -26,7 +26,7 @@ async def until(predicate: Callable[[], object]) -> None:
             turns += 1
             if turns > 50:
                 time.sleep(0.0005)  # it is for another thread to do: let it
-            assert time.monotonic() < end, f"not within {NET} s: {predicate}"
+            assert time.monotonic() < end, f"not within {within} s: {predicate}"
 
 
 def until_here(predicate: Callable[[], object]) -> None:
@@ -35,7 +35,7 @@ def until_here(predicate: Callable[[], object]) -> None:
     end = time.monotonic() + NET
     while not predicate():
         time.sleep(0.0005)
-        assert time.monotonic() < end, f"not within {NET} s: {predicate}"
+        assert time.monotonic() < end, f"not within {within} s: {predicate}"
 
 
 def marks(backend: str) -> list[pytest.MarkDecorator]:
