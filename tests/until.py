@@ -35,7 +35,7 @@ def until_here(predicate: Callable[[], object]) -> None:
     end = time.monotonic() + NET
     while not predicate():
         time.sleep(0.0005)
-        assert time.monotonic() < end, f"not within {within} s: {predicate}"
+        assert time.monotonic() < end, f"not within {NET} s: {predicate}"
 
 
 def marks(backend: str) -> list[pytest.MarkDecorator]:
