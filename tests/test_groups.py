@@ -2700,7 +2700,7 @@ def no_cycle(backend: Any, cause: str) -> None:
 
         await scene()
         await checkpoint()
-        await until(lambda: [ref() for ref in watched if ref() is not None] == [])
+        await until(lambda: gone(watched, backend), within=3)
 
     run(body, backend=backend)
 
