@@ -16,9 +16,9 @@ ALL = ("asyncio", "uvloop", "trio", "threads")
 NET = 20.0  # seconds: a safety net
 
 
-async def until(predicate: Callable[[], object]) -> None:
+async def until(predicate: Callable[[], object], within: float = NET) -> None:
     """Wait until `predicate()` holds, letting tasks and threads go on; no cancellation of a scope cuts it."""
-    end = time.monotonic() + NET
+    end = time.monotonic() + within
     turns = 0
     with CancelScope(shield=True):
         while not predicate():
@@ -26,7 +26,7 @@ async def until(predicate: Callable[[], object]) -> None:
             turns += 1
             if turns > 50:
                 time.sleep(0.0005)  # it is for another thread to do: let it
-            assert time.monotonic() < end, f"not within {NET} s: {predicate}"
+            assert time.monotonic() < end, f"not within {within} s: {predicate}"
 
 
 def until_here(predicate: Callable[[], object]) -> None:
@@ -46,11 +46,3 @@ def marks(backend: str) -> list[pytest.MarkDecorator]:
 def on(*backends: str) -> pytest.MarkDecorator:
     """A test for some backends only, in place of the fixture."""
     return pytest.mark.parametrize("backend", [pytest.param(name, marks=marks(name)) for name in backends])
-
-
-def wrong_on(*backends: str, reason: str) -> pytest.MarkDecorator:
-    """A test for every backend that is known to fail on these."""
-    wrong = pytest.mark.xfail(strict=True, reason=reason)
-    return pytest.mark.parametrize(
-        "backend", [pytest.param(name, marks=[*marks(name), *([wrong] if name in backends else [])]) for name in ALL]
-    )

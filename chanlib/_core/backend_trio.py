@@ -62,7 +62,10 @@ class _Nursery:
 
     def start(self, coroutine: Coroutine[Any, Any, object], child: Child) -> None:
         child._native = trio.CancelScope()
-        self.nursery.start_soon(_inside, child._native, coroutine, name=child.name)
+        try:
+            self.nursery.start_soon(_inside, child._native, coroutine, name=child.name)
+        except RuntimeError as error:  # no child was left, and the block is being left
+            raise RuntimeError("the group has ended: children can be started until its block has been left") from error
 
     def discard(self, child: Child) -> None:
         pass
