@@ -185,10 +185,11 @@ async def scopes_asyncio(items: int) -> None:
 def threads_chanlib(child: Child, crowd: int, items: int) -> None:
     from chanlib import TaskGroup
 
-    for _ in range(items // crowd):
-        with TaskGroup() as group:
+    with TaskGroup() as group:  # one for all, as a pool
+        for _ in range(items // crowd):
             for _ in range(crowd):
                 group.start_thread(child)
+            group.wait_empty().sync()
 
 
 def threads_threading(child: Child, crowd: int, items: int) -> None:

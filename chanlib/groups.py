@@ -69,8 +69,8 @@ class TaskGroup(Counter):
 
     An error of the block itself always cancels the children and is raised in the group of errors; so is what is no
     `Exception`, such as KeyboardInterrupt, from wherever. A child that is cancelled, by its handle or natively
-    (`Task.cancel()`), has ended, as cancelled; this neither cancels the group nor is it an error. (A native cancel before
-    the child's first step never reaches the child: anyio then cancels the group.)
+    (`Task.cancel()`), has ended, as cancelled; this neither cancels the group nor is it an error. (But a native cancel
+    before its first step never reaches the child, and anyio then cancels the group.)
 
     `limit`: how many children may run at a time, None for any number. `cancel()` and handles may be used from any
     thread; children are started where the group was entered (in threads: from any thread).

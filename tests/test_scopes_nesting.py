@@ -725,8 +725,7 @@ def test_a_deadline_of_a_thread_that_is_moved_earlier_while_it_runs(backend: str
     side.join()
 
 
-def test_a_deadline_of_a_thread_that_is_moved_away_while_it_runs(backend: str, census: Census, known_bug: Any) -> None:
-    known_bug("_Linked.poke() asks for trio's clock in the thread that moves the deadline", "trio")
+def test_a_deadline_of_a_thread_that_is_moved_away_while_it_runs(backend: str, census: Census) -> None:
     event = census.watch(Event())
 
     async def a_while() -> str:
