@@ -344,6 +344,7 @@ class TaskGroup(Counter):
         self._children[child] = None
         if self._free >= 1 and not self._queued and (not self._queue or self._queue.first() is None):
             self._free -= 1
+            child._state = "running"
             return True
         child._native = contextvars.copy_context()  # of who has started it, not of the one whose place it will take
         self._queued.append(child)
@@ -360,11 +361,12 @@ class TaskGroup(Counter):
             self._children[child] = None
             child._state = "running"
             self._nursery.start(life, child)
-        except BaseException:  # no thread can be had; the loop is closed
-            self._end(child, "cancelled")
-            life.close()
-            if coroutine is not None:
-                coroutine.close()
+        except BaseException:  # no thread can be had; the loop is closed; an interrupt
+            if self._nursery.revoke(child):
+                self._end(child, "cancelled")
+                life.close()
+                if coroutine is not None:
+                    coroutine.close()
             raise
 
     # ------------------------------------------------------------- the life of a child

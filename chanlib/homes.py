@@ -126,5 +126,8 @@ def _tasks_below(root: Any) -> list[tuple[str, Any]]:
         task = todo.pop()
         found.append((task.name, task.coro))
         for nursery in task.child_nurseries:
-            todo += nursery.child_tasks
+            try:
+                todo += nursery.child_tasks
+            except AttributeError:  # seen from another thread, half way made or half way closed
+                pass
     return found

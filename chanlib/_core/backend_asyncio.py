@@ -131,6 +131,9 @@ class _Nursery:
     def stopped(self, child: Child) -> None:
         lanes.lane.warn(-1)
 
+    def revoke(self, child: Child) -> bool:
+        return child._native is None
+
     def discard(self, child: Child) -> None:
         child._native.coro.close()
 

@@ -55,6 +55,8 @@ def in_thread(function: Callable[[], object], token: Token, name: str) -> None:
         token.parent.below.add(token)  # at once: it may be cancelled before its thread has come to enter it
 
     def live() -> None:
+        if not token.claim():
+            return
         try:
             with token:
                 function()
@@ -91,6 +93,10 @@ class _Nursery:
 
     def stopped(self, child: Child) -> None:
         pass
+
+    def revoke(self, child: Child) -> bool:
+        token = child._native
+        return token is None or token.claim()
 
     def discard(self, child: Child) -> None:
         pass

@@ -61,11 +61,15 @@ class _Nursery:
         self.nursery = await self.manager.__aenter__()
 
     def start(self, coroutine: Coroutine[Any, Any, object], child: Child) -> None:
-        child._native = trio.CancelScope()
+        scope = trio.CancelScope()
         try:
-            self.nursery.start_soon(_inside, child._native, coroutine, name=child.name)
+            self.nursery.start_soon(_inside, scope, coroutine, name=child.name)
+            child._native = scope
         except RuntimeError as error:  # no child was left, and the block is being left
             raise RuntimeError("the group has ended: children can be started until its block has been left") from error
+
+    def revoke(self, child: Child) -> bool:
+        return child._native is None
 
     def discard(self, child: Child) -> None:
         pass

@@ -77,6 +77,10 @@ class Nursery(Protocol):
     def stopped(self, child: Child) -> None:
         """A child that was told to stop has come to its end."""
 
+    def revoke(self, child: Child) -> bool:
+        """`start` has been cut: see to it that the child does not run. False: it does."""
+        ...
+
     def discard(self, child: Child) -> None:
         """A child has come to its end without having begun."""
 

@@ -42,9 +42,10 @@ class Below(Protocol):
 class Token:
     """One scope of a thread."""
 
-    __slots__ = ("_deadline", "_lane", "_shield", "below", "called", "cancelled_caught", "parent")
+    __slots__ = ("_claim", "_deadline", "_lane", "_shield", "below", "called", "cancelled_caught", "parent")
 
     def __init__(self, deadline: float = math.inf, shield: bool = False, parent: Token | None = None) -> None:
+        self._claim = [True]
         self._deadline = deadline
         self._shield = shield
         self._lane: Lane | None = None
@@ -101,6 +102,13 @@ class Token:
             while token is not None and token is not self:
                 token = token.parent
         return token is self
+
+    def claim(self) -> bool:
+        """May the caller have it? The first may: the thread that was to run in it, or who takes that back."""
+        try:
+            return self._claim.pop()
+        except IndexError:
+            return False
 
     # ------------------------------------------------------------- cancelling
     def cancel(self, reason: str | None = None) -> None:
