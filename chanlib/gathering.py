@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Generic, NamedTuple, TypeVar, cast, overload
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from ._core.engine import Op
 from ._core.lane import lanes, refuse_loop
@@ -115,13 +115,16 @@ def _start_all(group: TaskGroup, things: list[Any], handles: list[TaskHandle[Any
 
 
 def _coroutine_of(thing: Any) -> Any:
-    call: Any = thing  # apart from what is asked for its kind: a coroutine of nobody knows what is none of Any
-    made: Any = call if isinstance(thing, Coroutine) else call()
-    kind = type(made)
+    made = _made(thing)
+    kind = made.__class__
     if issubclass(kind, Awaitable) and not issubclass(kind, Coroutine):
         return _awaited(made)
     check_coroutine(thing, made)
     return made
+
+
+def _made(thing: Any) -> Any:
+    return thing if isinstance(thing, Coroutine) else thing()  # pyright: ignore[reportUnknownVariableType]
 
 
 async def _awaited(thing: Any) -> Any:
