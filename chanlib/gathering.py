@@ -1,8 +1,8 @@
 """Several things at once, waited for together: `gather`, `race`, `first_success`, `as_completed`, `map_concurrent`.
 
 Each is a group for its own duration: when it returns or raises, everything that it started has ended. What to do is
-given as async functions without arguments (`functools.partial`, `lambda`), coroutines, or operations. All are begun by
-`await` in a task, or by `sync()` in a plain thread, where each runs in a thread.
+given as async functions without arguments (`functools.partial`, `lambda`), coroutines, operations, or one of these
+again. All are begun by `await` in a task, or by `sync()` in a plain thread, where each runs in a thread.
 """
 
 from __future__ import annotations
@@ -30,9 +30,6 @@ C = TypeVar("C")
 D = TypeVar("D")
 R = TypeVar("R")
 
-Doable = Callable[[], Awaitable[T]] | Coroutine[Any, Any, T] | Op[T]
-"""What can be done side by side."""
-
 
 class Raced(NamedTuple, Generic[T]):
     """How a race has ended: who was first, what it gave, and what others gave that could not be stopped in time.
@@ -57,14 +54,17 @@ class Procedure(Generic[T]):
         self._begin = begin
         self._told = False  # has somebody been told that it was not performed? Then no warning when it is dropped
 
-    def _coroutine(self) -> Coroutine[Any, Any, T]:
+    async def _perform(self) -> T:
         things, self._things = self._things, None
         if things is None:
             raise RuntimeError(f"{self!r} has been performed already; make a new one for each time")
-        return self._begin(things)
+        try:
+            return await self._begin(things)
+        finally:
+            _discard(things)  # those that were not begun
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return self._coroutine().__await__()
+        return (yield from self._perform().__await__())
 
     def sync(self) -> T:
         """Do it, blocking this thread; what runs side by side runs in threads."""
@@ -73,7 +73,7 @@ class Procedure(Generic[T]):
         except RuntimeError:
             self._told = True
             raise
-        return run_here(self._coroutine())
+        return run_here(self._perform())
 
     def __repr__(self) -> str:
         return f"<{self._what}>"
@@ -87,15 +87,21 @@ class Procedure(Generic[T]):
             warnings.warn(f"{self!r} was never performed: await it, or call its sync()", RuntimeWarning, stacklevel=2)
 
 
+Doable = Callable[[], Awaitable[T]] | Coroutine[Any, Any, T] | Op[T] | Procedure[T]
+"""What can be done side by side."""
+
+
 def _discard(things: Iterable[Any]) -> None:
     for thing in things:
         if isinstance(thing, Coroutine):
             thing.close()
+        elif isinstance(thing, Procedure):
+            thing._told = True
 
 
 def _functions(things: tuple[Any, ...], what: str) -> list[Any]:
     for position, thing in enumerate(things):
-        if not (isinstance(thing, Coroutine) or callable(thing)):
+        if not (isinstance(thing, Coroutine | Procedure) or callable(thing)):
             _discard(things)
             raise TypeError(
                 f"{what}() takes async functions without arguments, coroutines and operations; "
@@ -106,17 +112,17 @@ def _functions(things: tuple[Any, ...], what: str) -> list[Any]:
 
 def _start_all(group: TaskGroup, things: list[Any], handles: list[TaskHandle[Any]]) -> None:
     """Start each of `things`, which goes over into `handles`."""
-    try:
-        while things:
-            thing: Any = things.pop(0)
-            handles.append(group.start_soon(_coroutine_of, thing, name=called(thing, None)))
-    finally:
-        _discard(things)
+    things.reverse()
+    while things:
+        thing: Any = things.pop()
+        handles.append(group.start_soon(_coroutine_of, thing, name=called(thing, None)))
 
 
 def _coroutine_of(thing: Any) -> Any:
     made = _made(thing)
     kind = made.__class__
+    if issubclass(kind, Procedure):
+        made._told = True  # its performer may be cancelled before it begins
     if issubclass(kind, Awaitable) and not issubclass(kind, Coroutine):
         return _awaited(made)
     check_coroutine(thing, made)
@@ -124,7 +130,7 @@ def _coroutine_of(thing: Any) -> Any:
 
 
 def _made(thing: Any) -> Any:
-    return thing if isinstance(thing, Coroutine) else thing()  # pyright: ignore[reportUnknownVariableType]
+    return thing if isinstance(thing, Coroutine | Procedure) else thing()  # pyright: ignore[reportUnknownVariableType]
 
 
 async def _awaited(thing: Any) -> Any:
@@ -290,6 +296,7 @@ class _AsCompleted(Generic[T]):
         try:
             _start_all(self._group, things, [])
         except BaseException as error:
+            _discard(things)
             await self._group.__aexit__(type(error), error, error.__traceback__)
             raise
         return done

@@ -396,6 +396,43 @@ def test_a_child_that_ends_as_cancelled_by_itself_makes_gather_raise_task_cancel
     run(body, backend=backend)
 
 
+@makers
+@unawaited
+def test_where_no_group_can_be_entered_coroutines_are_closed(make: Any) -> None:
+    async def body() -> None:
+        coroutine = give(1)
+        found: list[BaseException] = []
+        over = Event()
+
+        def callback() -> None:
+            procedure = make(coroutine)
+            try:
+                procedure.__await__().send(None)
+            except RuntimeError as error:
+                found.append(error)
+            over.set()
+
+        asyncio.get_running_loop().call_soon(callback)
+        await over.wait()
+        assert "task group" in str(found[0])
+        assert coroutine.cr_frame is None
+
+    run(body)
+
+
+def test_one_may_be_given_to_another(backend: str) -> None:
+    """CPython: gather takes the future of a gather."""
+
+    async def body() -> None:
+        results: Any = await gather(gather(give(1), give(2)), race(gather(give(3))), gather())
+        assert results == ((1, 2), (0, (3,), []), ())
+        wrong: Any = 3
+        with pytest.raises(TypeError, match="argument 1"):
+            gather(gather(give(1)), wrong)  # and no warning on top
+
+    run(body, backend=backend)
+
+
 # ===================================================================== race
 def test_the_first_result_wins_and_the_others_are_cancelled(backend: str) -> None:
     async def body() -> None:
@@ -807,11 +844,12 @@ def test_leaving_early_over_the_limit_leaves_no_coroutine_unawaited(backend: str
     async def body() -> None:
         log: list[Any] = []
         queued = [cut(log) for _ in range(5)]
-        async with as_completed(give(1), *queued, never(), limit=1) as done:
+        things: list[Any] = [*queued, never(), gather(give(2)), lambda: race(give(3))]
+        async with as_completed(give(1), *things, limit=1) as done:
             async for handle in done:
                 assert await handle == 1
                 break
-        del queued
+        del queued, things
 
     run(body, backend=backend)
 
@@ -1134,6 +1172,12 @@ def test_what_has_nothing_to_do_warns_too_if_it_is_never_performed() -> None:
         dropped(gather)
     with pytest.warns(RuntimeWarning, match="<map_concurrent> was never performed"):
         dropped(map_concurrent, give, [])
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
+def test_to_ask_for_its_awaiting_is_not_to_perform_it(make: Any) -> None:
+    with pytest.warns(RuntimeWarning, match=r"<\w+> was never performed"):
+        dropped(lambda: make(give(1)).__await__())
 
 
 def dropped(make: Any, *args: Any) -> None:
