@@ -1,27 +1,25 @@
 """Several things at once, waited for together: `gather`, `race`, `first_success`, `as_completed`, `map_concurrent`.
 
 Each is a group for its own duration: when it returns or raises, everything that it started has ended. What to do is
-given as async functions without arguments (`functools.partial`, `lambda`), coroutines, or operations. All are begun by
-`await` in a task, or by `sync()` in a plain thread, where each runs in a thread.
+given as async functions without arguments (`functools.partial`, `lambda`), coroutines, operations, or one of these
+again. All are begun by `await` in a task, or by `sync()` in a plain thread, where each runs in a thread.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
-from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 from ._core.engine import Op
 from ._core.lane import lanes, refuse_loop
 from ._core.running import run_here
 from .checks import check_count
+from .children import check_coroutine
+from .completions import Completions
 from .groups import TaskGroup
 from .handles import TaskHandle, called
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Procedure", "Raced", "as_completed", "first_success", "gather", "map_concurrent", "race"]
 
@@ -31,9 +29,6 @@ B = TypeVar("B")
 C = TypeVar("C")
 D = TypeVar("D")
 R = TypeVar("R")
-
-Doable = Callable[[], Awaitable[T]] | Coroutine[Any, Any, T] | Op[T]
-"""What can be done side by side."""
 
 
 class Raced(NamedTuple, Generic[T]):
@@ -51,46 +46,62 @@ class Raced(NamedTuple, Generic[T]):
 class Procedure(Generic[T]):
     """Something that takes several steps, not begun yet: `await` it in a task, or `sync()` in a thread, once."""
 
-    __slots__ = ("_begin", "_things", "_what")
+    __slots__ = ("_begin", "_things", "_told", "_what")
 
     def __init__(self, what: str, things: list[Any], begin: Callable[[list[Any]], Coroutine[Any, Any, T]]) -> None:
         self._what = what
         self._things: list[Any] | None = things
         self._begin = begin
+        self._told = False  # has somebody been told that it was not performed? Then no warning when it is dropped
 
-    def _coroutine(self) -> Coroutine[Any, Any, T]:
+    async def _perform(self) -> T:
         things, self._things = self._things, None
         if things is None:
             raise RuntimeError(f"{self!r} has been performed already; make a new one for each time")
-        return self._begin(things)
+        try:
+            return await self._begin(things)
+        finally:
+            _discard(things)  # those that were not begun
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return self._coroutine().__await__()
+        return (yield from self._perform().__await__())
 
     def sync(self) -> T:
         """Do it, blocking this thread; what runs side by side runs in threads."""
-        refuse_loop(lanes.lane, "sync()")
-        return run_here(self._coroutine())
+        try:
+            refuse_loop(lanes.lane, "sync()")
+        except RuntimeError:
+            self._told = True
+            raise
+        return run_here(self._perform())
 
     def __repr__(self) -> str:
         return f"<{self._what}>"
 
     def __del__(self) -> None:
         things = getattr(self, "_things", None)
-        if things:
-            _discard(things)
+        if things is None:
+            return
+        _discard(things)
+        if not self._told:
             warnings.warn(f"{self!r} was never performed: await it, or call its sync()", RuntimeWarning, stacklevel=2)
+
+
+Doable = Callable[[], Awaitable[T]] | Coroutine[Any, Any, T] | Op[T] | Procedure[T]
+"""What can be done side by side."""
 
 
 def _discard(things: Iterable[Any]) -> None:
     for thing in things:
         if isinstance(thing, Coroutine):
             thing.close()
+        elif isinstance(thing, Procedure):
+            thing._told = True
 
 
 def _functions(things: tuple[Any, ...], what: str) -> list[Any]:
     for position, thing in enumerate(things):
-        if not (isinstance(thing, Coroutine) or callable(thing)):
+        if not (isinstance(thing, Coroutine | Procedure) or callable(thing)):
             _discard(things)
             raise TypeError(
                 f"{what}() takes async functions without arguments, coroutines and operations; "
@@ -101,17 +112,29 @@ def _functions(things: tuple[Any, ...], what: str) -> list[Any]:
 
 def _start_all(group: TaskGroup, things: list[Any], handles: list[TaskHandle[Any]]) -> None:
     """Start each of `things`, which goes over into `handles`."""
-    try:
-        while things:
-            thing: Any = things.pop(0)
-            start: Callable[[], Any] = thing if callable(thing) else partial(_same, thing)
-            handles.append(group.start_soon(start, name=called(thing, None)))
-    finally:
-        _discard(things)
+    things.reverse()
+    while things:
+        thing: Any = things.pop()
+        handles.append(group.start_soon(_coroutine_of, thing, name=called(thing, None)))
 
 
-def _same(thing: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-    return thing
+def _coroutine_of(thing: Any) -> Any:
+    made = _made(thing)
+    kind = made.__class__
+    if issubclass(kind, Procedure):
+        made._told = True  # its performer may be cancelled before it begins
+    if issubclass(kind, Awaitable) and not issubclass(kind, Coroutine):
+        return _awaited(made)
+    check_coroutine(thing, made)
+    return made
+
+
+def _made(thing: Any) -> Any:
+    return thing if isinstance(thing, Coroutine | Procedure) else thing()  # pyright: ignore[reportUnknownVariableType]
+
+
+async def _awaited(thing: Any) -> Any:
+    return await thing
 
 
 # ----------------------------------------------------------------- all
@@ -157,12 +180,29 @@ def map_concurrent(
 
     async def perform(things: list[Any]) -> list[R]:
         handles: list[TaskHandle[R]] = []
+        name = called(fn, None)
         async with TaskGroup(limit=limit, name="map_concurrent") as group:
-            for item in things[0]:
-                handles.append(await group.spawn(fn, item))
+            items = iter(things[0])
+
+            def following() -> Coroutine[Any, Any, R]:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    raise _NoMore from None
+                return fn(item)
+
+            try:
+                while True:  # `following` is called once there is a place
+                    handles.append(await group.spawn(following, name=name))
+            except _NoMore:
+                pass
         return [handle.wait().poll() for handle in handles]
 
     return Procedure("map_concurrent", [items], perform)
+
+
+class _NoMore(Exception):
+    """There is no further item."""
 
 
 # ----------------------------------------------------------------- one
@@ -196,22 +236,28 @@ async def _race(things: list[Any], forgiving: bool) -> Raced[Any]:
     async with TaskGroup(on_error="collect", name="race") as group:
         ended = group.as_completed()
         _start_all(group, things, handles)
-        async for handle in ended:
-            if handle.cancelled or (forgiving and handle.exception is not None):
-                continue
-            winner = handle
-            group.cancel("the race is decided")
-            break
+        winner = await _first(ended, forgiving)
+        group.cancel("the race is decided")
     errors = [handle.exception for handle in handles if handle.exception is not None]
     if winner is not None and winner.exception is None and (forgiving or not errors):
         results = [(index, handle.wait().poll()) for index, handle in enumerate(handles) if _has_result(handle)]
         index = handles.index(winner)
         return Raced(index, winner.wait().poll(), [pair for pair in results if pair[0] != index])
     if winner is not None and len(errors) == 1:
-        raise errors[0]
+        try:
+            raise errors[0]
+        finally:
+            del errors, handles, winner  # they lead to the error, and it to this frame
     if not errors:
         raise RuntimeError("all that took part in the race were cancelled, by others")
     raise BaseExceptionGroup("all have failed" if forgiving else "errors in a race", errors)
+
+
+async def _first(ended: Completions, forgiving: bool) -> TaskHandle[Any] | None:
+    async for handle in ended:
+        if not handle.cancelled and not (forgiving and handle.exception is not None):
+            return handle
+    return None
 
 
 def _has_result(handle: TaskHandle[Any]) -> bool:
@@ -235,18 +281,22 @@ def as_completed(*things: Doable[T], limit: int | None = None) -> _AsCompleted[T
 
 
 class _AsCompleted(Generic[T]):
-    __slots__ = ("_group", "_things")
+    __slots__ = ("_group", "_things", "_told")
 
     def __init__(self, things: list[Any], limit: int | None) -> None:
-        self._things = things
+        self._things: list[Any] | None = things
+        self._told = False
         self._group = TaskGroup(on_error="collect", limit=limit, name="as_completed")
 
     async def __aenter__(self) -> _Done[T]:
         await self._group.__aenter__()
+        things, self._things = self._things, None
+        assert things is not None
         done = _Done[T](self._group)
         try:
-            _start_all(self._group, self._things, [])
+            _start_all(self._group, things, [])
         except BaseException as error:
+            _discard(things)
             await self._group.__aexit__(type(error), error, error.__traceback__)
             raise
         return done
@@ -258,13 +308,29 @@ class _AsCompleted(Generic[T]):
         return await self._group.__aexit__(kind, error, traceback)
 
     def __enter__(self) -> _Done[T]:
-        refuse_loop(lanes.lane, "`with as_completed()` (`async with` is the form for tasks)")
+        try:
+            refuse_loop(lanes.lane, "`with as_completed()` (`async with` is the form for tasks)")
+        except RuntimeError:
+            self._told = True
+            raise
         return run_here(self.__aenter__())
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         return run_here(self.__aexit__(kind, error, traceback))
+
+    def __del__(self) -> None:
+        things = getattr(self, "_things", None)
+        if things is None:
+            return
+        _discard(things)
+        if not self._told:
+            warnings.warn(
+                "<as_completed> was never entered: write `async with as_completed(...)`, or `with` in a thread",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
 class _Done(Generic[T]):

@@ -66,6 +66,7 @@ async def children(channel: Channel[bytes]) -> None:
 async def together() -> None:
     assert_type(await gather(lambda: length("a", 1), nothing()), tuple[int, None])
     assert_type(gather(nothing(), length("a", 1)).sync(), tuple[None, int])
+    assert_type(await gather(gather(nothing()), nothing()), tuple[tuple[None], None])
     raced = await race(length("a", 1), length("b", 1))
     assert_type(raced, Raced[int])
     assert_type(raced.value, int)
