@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import gc
+import inspect
 import signal
 import subprocess
 import sys
@@ -800,6 +801,33 @@ def test_the_thread_sees_why_it_was_cancelled(backend: Any, known_bug: Callable[
     run(body, backend=backend)
 
 
+def test_the_thread_sees_why_a_scope_around_was_cancelled(backend: Any, known_bug: Callable[..., None]) -> None:
+    known_bug("attend looks at the scope of the group only", "asyncio", "uvloop", "trio")
+
+    async def body() -> None:
+        diver = Diver(wait_for_ever)
+        with CancelScope() as scope:
+            async with TaskGroup() as group:
+                group.start_thread(diver)
+                await until(diver.asleep)
+                scope.cancel("the town closes")
+        assert "the town closes" in str(diver.error)
+
+    run(body, backend=backend)
+
+
+def test_a_thread_child_knows_the_deadline_around_its_group(backend: Any, known_bug: Callable[..., None]) -> None:
+    known_bug("the token of an attended thread has no deadline", "asyncio", "uvloop", "trio")
+
+    async def body() -> None:
+        with fail_after(HOUR):
+            async with TaskGroup() as group:
+                handle = group.start_thread(current_effective_deadline)
+        assert await handle < float("inf")
+
+    run(body, backend=backend)
+
+
 def test_a_thread_cancels_its_own_group(backend: Any) -> None:
     async def body() -> None:
         diver = Diver(wait_for_ever)
@@ -1261,6 +1289,24 @@ def test_a_partial_of_an_async_function_is_refused_as_well(backend: Any) -> None
             attempt: Any = group.start_thread
             with pytest.raises(TypeError, match=r"is async.*start_soon"):
                 attempt(functools.partial(Service().serve))
+
+    run(body, backend=backend)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="not said, and it is left to warn that it was never awaited; start_soon does both"
+)
+@pytest.mark.parametrize("how", ["start_thread", "start_async"])
+def test_a_coroutine_in_place_of_a_function_is_closed_and_told_what_to_write(backend: Any, how: str) -> None:
+    async def body() -> None:
+        coroutine = Service().serve()
+        async with TaskGroup() as group:
+            try:
+                with pytest.raises(TypeError, match="arguments"):
+                    getattr(group, how)(coroutine)
+                assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+            finally:
+                coroutine.close()
 
     run(body, backend=backend)
 
