@@ -14,13 +14,14 @@ from ._core.lane import lanes
 from ._core.tokens import Token
 from ._core.unraisable import report
 from .errors import Cancelled
-from .handles import TaskHandle
+from .handles import TaskHandle, called
 from .scopes import CancelScope
 
 __all__ = [
     "Job",
     "Started",
     "attend",
+    "check_callable",
     "check_coroutine",
     "check_plain",
     "coroutine_of",
@@ -44,13 +45,7 @@ def coroutine_of(fn: Any, args: tuple[Any, ...], **more: Any) -> Coroutine[Any, 
 def check_coroutine(fn: Any, made: Any) -> None:
     if isinstance(made, Coroutine):
         return
-    if not callable(fn):
-        if isinstance(fn, Coroutine):
-            fn.close()
-            raise TypeError(
-                f"give the async function and its arguments, start_soon(fn, *args), not the coroutine {fn!r}"
-            )
-        raise TypeError(f"fn must be an async function, not {fn!r}")
+    check_callable(fn, "start_soon")
     name = getattr(fn, "__qualname__", repr(fn))
     if isinstance(made, Awaitable):
         raise TypeError(f"{name}() gave {made!r}, which is no coroutine: wrap it in an `async def` that awaits it")
@@ -59,12 +54,19 @@ def check_coroutine(fn: Any, made: Any) -> None:
     )
 
 
-def check_plain(fn: Any) -> None:
+def check_callable(fn: Any, how: str) -> None:
     if not callable(fn):
+        if isinstance(fn, Coroutine):
+            fn.close()
+            raise TypeError(f"give the function and its arguments, {how}(fn, *args), not the coroutine {fn!r}")
         raise TypeError(f"fn must be a function, not {fn!r}")
+
+
+def check_plain(fn: Any) -> None:
+    check_callable(fn, "start_thread")
     if inspect.iscoroutinefunction(fn) if type(fn) is not FunctionType else fn.__code__.co_flags & inspect.CO_COROUTINE:
         raise TypeError(
-            f"{fn.__qualname__}() is async: write start_soon(fn, ...) to run it here, "
+            f"{called(fn, None)}() is async: write start_soon(fn, ...) to run it here, "
             "start_async(fn, ..., backend=...) to run it in a thread with a loop of its own"
         )
 
@@ -103,13 +105,27 @@ class Job(Latch):
         self.abandoned = False
 
     def run(self) -> None:
+        error: BaseException | None = None
         try:
             self.value = _plain(self.fn, self.args)
-        except BaseException as error:
-            self.error = error
-            if self.abandoned and not isinstance(error, Cancelled):
-                report(error, "Error in a thread that its group had abandoned", self.fn)
-        self._locked(self._open)
+        except BaseException as raised:
+            error = raised
+        if not self._locked(self._over, error) and error is not None and not isinstance(error, Cancelled):
+            report(error, "Error in a thread that its group had abandoned", self.fn)
+
+    def _over(self, error: BaseException | None) -> bool:
+        """Under the lock: it has come to its end. Does anybody want to know?"""
+        self.error = error
+        self._open()
+        return not self.abandoned
+
+    def abandon(self) -> bool:
+        """From now on nobody wants to know how it ends. False: it has ended already."""
+        return bool(self._locked(self._abandon))
+
+    def _abandon(self) -> bool:
+        self.abandoned = not self._set
+        return self.abandoned
 
     def __repr__(self) -> str:
         return f"the thread of {getattr(self.fn, '__qualname__', self.fn)}"
@@ -121,11 +137,11 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
     in_thread(job.run, token, name)
     try:
         await Passed(job)
-    except BaseException:
+    except BaseException as cut:
         child = current_child.get()
-        token.cancel((child and child._reason) or scope._called)
-        if abandon:
-            job.abandoned = True
+        given_up = abandon and job.abandon()
+        token.cancel((child and child._reason) or scope._called or _reason_of(cut))
+        if given_up:
             raise
         with CancelScope(shield=True):
             await Passed(job)
@@ -134,6 +150,12 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
     if job.error is not None:
         raise job.error
     return job.value
+
+
+def _reason_of(cut: BaseException) -> str | None:
+    """Why a task was cancelled, if it is said: trio has it as an attribute, anyio in the message."""
+    reason = getattr(cut, "reason", None) or str(cut).partition("; reason: ")[2]
+    return reason or None
 
 
 class Started:

@@ -33,7 +33,17 @@ from ._core.lane import lanes, refuse_loop
 from ._core.origins import DEBUG, caller, recorded
 from ._core.running import run_here
 from .checks import check_count
-from .children import Job, Started, attend, check_coroutine, check_plain, coroutine_of, current_child, in_this_thread
+from .children import (
+    Job,
+    Started,
+    attend,
+    check_callable,
+    check_coroutine,
+    check_plain,
+    coroutine_of,
+    current_child,
+    in_this_thread,
+)
 from .completions import Completions
 from .errors import Cancelled, ChannelClosed
 from .handles import TaskHandle, called
@@ -291,7 +301,8 @@ class TaskGroup(Counter):
         It runs in a copy of the caller's context. When it is cancelled, whatever operation it waits in raises
         `Cancelled`, as does each that follows; it may use `with CancelScope()` itself. Code that does not wait by
         operations of chanlib cannot be cut: the group waits for it, unless `abandon` is true. Then a cancelled child
-        is given up: it ends as cancelled at once, and what its thread returns is dropped.
+        is given up: it ends as cancelled at once, and what its thread returns is dropped. Under a loop it learns of
+        cancellations only: the deadlines of the scopes around are not its own (`current_effective_deadline()`).
         """
         self._may_start()
         check_plain(fn)
@@ -315,9 +326,8 @@ class TaskGroup(Counter):
         name: str | None = None,
     ) -> TaskHandle[T]:
         """Start `run(fn, *args, backend=backend)` in a thread, as a child: a loop of its own, owned by the group."""
+        check_callable(fn, "start_async")
         check_backend(backend)
-        if not callable(fn):
-            raise TypeError(f"fn must be an async function, not {fn!r}")
 
         def live() -> T:
             return run(fn, *args, backend=backend)

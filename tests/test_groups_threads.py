@@ -601,9 +601,6 @@ def next_child_to_end(group: TaskGroup) -> Wait:
     return Wait(stream.receive().sync, (), works)
 
 
-SPINS = "Condition.wait in a thread that is cancelled tries for ever to get its lock again"
-spins = pytest.mark.xfail(run=False, reason=SPINS)  # it would spin beside all other tests: see the strict one below
-
 WAITS: list[Any] = [
     sending,
     sending_rendezvous,
@@ -615,8 +612,8 @@ WAITS: list[Any] = [
     future,
     semaphore,
     lock,
-    pytest.param(condition, marks=spins, id="condition"),
-    pytest.param(condition_with_predicate, marks=spins, id="condition_with_predicate"),
+    condition,
+    condition_with_predicate,
     barrier,
     asleep_for_long,
     timer,
@@ -712,7 +709,6 @@ os._exit(0)
 """
 
 
-@pytest.mark.xfail(strict=True, reason=SPINS)
 @pytest.mark.parametrize("form", ["()", "_for(lambda: False)"], ids=["wait", "wait_for"])
 def test_a_thread_cancelled_in_a_condition_ends(form: str) -> None:
     for backend in ("asyncio", "threads"):
@@ -785,9 +781,7 @@ def test_the_thread_sees_why_its_group_was_cancelled(backend: Any) -> None:
     run(body, backend=backend)
 
 
-def test_the_thread_sees_why_it_was_cancelled(backend: Any, known_bug: Callable[..., None]) -> None:
-    known_bug("the nursery of threads cancels a child without its reason", "threads")
-
+def test_the_thread_sees_why_it_was_cancelled(backend: Any) -> None:
     async def body() -> None:
         diver = Diver(wait_for_ever)
         async with TaskGroup() as group:
@@ -801,9 +795,7 @@ def test_the_thread_sees_why_it_was_cancelled(backend: Any, known_bug: Callable[
     run(body, backend=backend)
 
 
-def test_the_thread_sees_why_a_scope_around_was_cancelled(backend: Any, known_bug: Callable[..., None]) -> None:
-    known_bug("attend looks at the scope of the group only", "asyncio", "uvloop", "trio")
-
+def test_the_thread_sees_why_a_scope_around_was_cancelled(backend: Any) -> None:
     async def body() -> None:
         diver = Diver(wait_for_ever)
         with CancelScope() as scope:
@@ -816,8 +808,8 @@ def test_the_thread_sees_why_a_scope_around_was_cancelled(backend: Any, known_bu
     run(body, backend=backend)
 
 
-def test_a_thread_child_knows_the_deadline_around_its_group(backend: Any, known_bug: Callable[..., None]) -> None:
-    known_bug("the token of an attended thread has no deadline", "asyncio", "uvloop", "trio")
+def test_a_thread_child_of_a_thread_knows_the_deadline_around_its_group() -> None:
+    """One that a task of a loop attends learns of the cancellation alone."""
 
     async def body() -> None:
         with fail_after(HOUR):
@@ -825,7 +817,7 @@ def test_a_thread_child_knows_the_deadline_around_its_group(backend: Any, known_
                 handle = group.start_thread(current_effective_deadline)
         assert await handle < float("inf")
 
-    run(body, backend=backend)
+    run(body, backend="threads")
 
 
 def test_a_thread_cancels_its_own_group(backend: Any) -> None:
@@ -1204,7 +1196,6 @@ def test_the_late_error_of_an_abandoned_thread_is_told(backend: Any, monkeypatch
     run(body, backend=backend)
 
 
-@pytest.mark.xfail(strict=True, reason="attend cancels first, and sets `abandoned` after it")
 def test_the_error_with_which_an_abandoned_thread_answers_its_cancellation_is_told(
     backend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1282,7 +1273,6 @@ def test_an_async_method_is_refused_as_well(backend: Any) -> None:
     run(body, backend=backend)
 
 
-@pytest.mark.xfail(strict=True, reason="check_plain asks a partial for its __qualname__")
 def test_a_partial_of_an_async_function_is_refused_as_well(backend: Any) -> None:
     async def body() -> None:
         async with TaskGroup() as group:
@@ -1293,9 +1283,6 @@ def test_a_partial_of_an_async_function_is_refused_as_well(backend: Any) -> None
     run(body, backend=backend)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="not said, and it is left to warn that it was never awaited; start_soon does both"
-)
 @pytest.mark.parametrize("how", ["start_thread", "start_async"])
 def test_a_coroutine_in_place_of_a_function_is_closed_and_told_what_to_write(backend: Any, how: str) -> None:
     async def body() -> None:

@@ -89,7 +89,7 @@ class _Nursery:
         in_thread(lambda: run_here(coroutine), token, child.name)
 
     def stop(self, child: Child) -> None:
-        child._native.cancel()
+        child._native.cancel(child._reason)
 
     def stopped(self, child: Child) -> None:
         pass

@@ -45,9 +45,10 @@ class NativeScope(Protocol):
 
 
 class Child(Protocol):
-    """What a nursery has to know of a child: its name; and `_native` is the nursery's own, None once it has ended."""
+    """What a nursery has to know of a child: its name, and why it was told to stop. `_native` is the nursery's own."""
 
     _native: Any
+    _reason: str | None
 
     @property
     def name(self) -> str: ...
