@@ -59,7 +59,7 @@ def check_callable(fn: Any, how: str) -> None:
         if isinstance(fn, Coroutine):
             fn.close()
             raise TypeError(f"give the function and its arguments, {how}(fn, *args), not the coroutine {fn!r}")
-        raise TypeError(f"fn must be a function, not {fn!r}")
+        raise TypeError(f"fn must be {'a' if how == 'start_thread' else 'an async'} function, not {fn!r}")
 
 
 def check_plain(fn: Any) -> None:
