@@ -173,13 +173,15 @@ class TaskGroup(Counter):
         try:
             if self._errors:
                 final = self._raised()
-            if self._scope.__exit__(type(final) if final else None, final, final.__traceback__ if final else None):
+            kind, where = (None, None) if final is None else (type(final), final.__traceback__)
+            if self._scope.__exit__(kind, final, where):
                 return True
             if final is None or final is error:
                 return final is None and error is not None
             raise final from None
         finally:
             del final, error, traceback  # they lead to this frame
+            where = None
 
     def __enter__(self) -> Self:
         refuse_loop(lanes.lane, "`with` over a task group (`async with` is the form for tasks)")
@@ -199,9 +201,9 @@ class TaskGroup(Counter):
         if isinstance(error, ChannelClosed):
             # a sibling closed its end when it was cancelled: to who is cancelled himself, that is the cancellation
             return isinstance(error.cause, kinds) and self._backend.until() == -math.inf
-        if not isinstance(error, BaseExceptionGroup):
-            return False
-        return cast("BaseExceptionGroup[BaseException]", error).split(kinds)[1] is None
+        if isinstance(error, BaseExceptionGroup):  # not by `split`, which is the user's if the class is
+            return all(map(self._only_cancelled, cast("BaseExceptionGroup[BaseException]", error).exceptions))
+        return False
 
     def _raised(self) -> BaseException:
         """All errors as one, none of them twice."""
