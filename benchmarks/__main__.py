@@ -81,8 +81,8 @@ class Choice:
             for row in ROWS
             if row.scenario in self.scenarios
             and row.side in self.sides
-            and row.against in self.peers
-            and row.capacity in self.capacities
+            and (row.against in self.peers or row.limit is not None)
+            and (row.capacity is None or row.capacity in self.capacities)
         ]
 
     def cells(self) -> Iterator[tuple[Cell, list[Peer]]]:
@@ -91,12 +91,12 @@ class Choice:
         asked = bool(self.args.scenarios and (self.args.side or self.args.capacity))
         for scenario in SCENARIOS:
             for side in SIDES:
-                for capacity in self.capacities:
+                for capacity in scenario.capacities(self.capacities):
                     cell = Cell(scenario, side, capacity)
                     names = set(self.peers)
                     if self.args.summary:
-                        names = {row.against for row in rows if _place(row) == _place(cell)}
-                        names |= {"chanlib"} if names else set()
+                        here = [row for row in rows if _place(row) == _place(cell)]
+                        names = {"chanlib", *(row.against for row in here)} if here else set()
                     if (
                         names
                         and scenario.name in self.scenarios
@@ -125,7 +125,7 @@ class Choice:
         return reason is None
 
 
-def _place(thing: Cell | Row) -> tuple[str, str, float]:
+def _place(thing: Cell | Row) -> tuple[str, str, float | None]:
     if isinstance(thing, Row):
         return thing.scenario, thing.side, thing.capacity
     return thing.scenario.name, thing.side.name, thing.capacity
@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.profile:
         cell, peers = cells[0]
         chosen = peers[-1] if args.peer else peers[0]
-        capacity = None if cell.capacity == math.inf else int(cell.capacity)
+        capacity = None if cell.capacity in (None, math.inf) else int(cell.capacity)
         profile(Job(cell.scenario.name, chosen.name, cell.side.name, capacity, options.seconds, options.items))
         return 0
     return _run(paper, args, options, choice, cells)

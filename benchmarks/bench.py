@@ -1,15 +1,17 @@
 """A bench: one peer at one capacity, with a party on the left and one on the right of its channels.
 
-A party starts loops, each put into the words of the peer's form there, and hands out the ends of channels. It adds
-nothing to what is timed: a loop gets the library's own objects. Only the run that checks, before any that is timed,
-has a `Tally` between: it notes what goes in and what comes out, and both must be the same objects.
+The capacity is None where no channel is measured. A party starts loops, each put into the words of the peer's form
+there, and hands out the ends of channels. It adds nothing to what is timed: a loop gets the library's own objects. Only
+the run that checks, before any that is timed, has a `Tally` between: it notes what goes in and what comes out, and both
+must be the same objects. Where no values pass, it notes the tasks and threads that begin and end.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +29,28 @@ class Tally:
         self.sent: list[Any] = []
         self.received: list[Any] = []
         self.copies = 1  # how often each value comes out
+
+    def note(self, body: Callable[..., Any]) -> Callable[..., Any]:
+        """A body like this one, of a task or of a thread: it goes in when it begins, and comes out at its end."""
+
+        @contextmanager
+        def noted() -> Iterator[None]:
+            mark = object()
+            self.sent.append(mark)
+            try:
+                yield
+            finally:
+                self.received.append(mark)
+
+        async def in_task(*args: Any) -> Any:
+            with noted():
+                return await body(*args)
+
+        def in_thread(*args: Any) -> Any:
+            with noted():
+                return body(*args)
+
+        return in_task if inspect.iscoroutinefunction(body) else in_thread
 
     def wrap(self, end: Any, words: Words) -> Any:
         """An end like this one, all traffic noted."""
@@ -99,14 +123,20 @@ class Party:
 class Bench:
     """A peer at one capacity, with a left and a right party."""
 
-    def __init__(self, peer: Peer, side: Side, capacity: float, tally: Tally | None = None) -> None:
+    def __init__(self, peer: Peer, side: Side, capacity: float | None, tally: Tally | None = None) -> None:
         self.peer = peer
         self.side = side
         self.capacity = capacity
+        self.stretches: list[float] = []  # seconds, of a loop that times itself
         self.tally = tally
         self.left = Party(side.left, peer.form(side.left), tally)
         self.right = Party(side.right, peer.form(side.right), tally)
-        self.open = peer.opener(capacity)
+        if capacity is not None:
+            self.open = peer.opener(capacity)
+
+    def body(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What a task or thread of this bench runs."""
+        return function if self.tally is None else self.tally.note(function)
 
     def open_reply(self) -> Callable[[], Ends]:
         """What makes a channel for one answer: its end for the right to send with, and that of the left to receive.

@@ -54,6 +54,12 @@ class _Speaker(ast.NodeTransformer):
             return node
         return ast.copy_location(ast.FunctionDef(**dict(ast.iter_fields(node))), node)
 
+    def visit_AsyncWith(self, node: ast.AsyncWith) -> ast.AST:
+        self.generic_visit(node)
+        if self.words.wait == "await":
+            return node
+        return ast.copy_location(ast.With(**dict(ast.iter_fields(node))), node)
+
 
 @cache
 def speak(loop: Loop, words: Words) -> Loop:

@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from . import loops
+from . import loops, structured
 from .loops import Loop, Words
 from .sides import Side
 
@@ -63,6 +63,18 @@ class Select:
 
 
 @dataclass(frozen=True)
+class Structured:
+    """The loops over tasks, scopes and threads, as its users write them. `structured` says what each is called with."""
+
+    spawn: Loop | None = None
+    cancel: Loop | None = None
+    scopes: Loop | None = None
+    threads: Loop | None = None
+    pair: Loop | None = None
+    stop: bool = False  # can a thread that waits be cancelled?
+
+
+@dataclass(frozen=True)
 class Peer:
     """A library, or one of its queues."""
 
@@ -76,6 +88,7 @@ class Peer:
     reach: Literal["one loop", "a loop and threads", "anything"] = "one loop"
     select: Select = field(default_factory=Select)
     subscribe: Callable[[float, int], tuple[Any, list[Any]]] | None = None  # a broadcast of its own
+    structured: Structured = field(default_factory=Structured)
     only: tuple[str, ...] = ()  # the scenarios it is there for; none: all
 
     @property
@@ -92,10 +105,15 @@ class Peer:
         assert form is not None, (self.name, world)
         return form
 
-    def lacks(self, scenario: str, needs: str, side: Side, capacity: float) -> str | None:
-        """Why this peer has no place there, or None if it has. `needs` names a field of `Select`, or is empty."""
+    def lacks(self, scenario: str, needs: str, side: Side, capacity: float | None) -> str | None:
+        """Why this peer has no place there, or None if it has.
+
+        `needs` names a field of `Select`, or is empty. Where there is no channel, it names one of `Structured`.
+        """
         if self.only and not any(scenario.startswith(prefix) for prefix in self.only):
             return f"it is only for {' and '.join(self.only)}"
+        if capacity is None:
+            return self.lacks_side(side) if getattr(self.structured, needs) else f"it has nothing for {scenario}"
         if needs and getattr(self.select, needs) is None:
             return "it has no select" if self.select == Select() else f"its select is not for {scenario}"
         if (reason := self.lacks_side(side)) is not None:
@@ -173,6 +191,14 @@ def _mixed(attribute: str) -> Callable[[Any], Ends]:
     return ends
 
 
+def _without_channels(name: str, loops: Structured, worlds: frozenset[str] = frozenset()) -> Peer:
+    """Something of the standard library, for tasks if `worlds` says of which loops, else for threads."""
+    common: dict[str, Any] = {"capacities": frozenset(), "structured": loops, "only": ("group_",)}
+    if worlds:
+        return Peer(name, "asyncio", lambda _: object, Form(_OPS, worlds=worlds), **common)
+    return Peer(name, "threading", lambda _: object, threads=Form(_OPS), reach="anything", **common)
+
+
 PEERS = [
     Peer(
         "chanlib",
@@ -184,6 +210,14 @@ PEERS = [
         "anything",
         Select(
             _select("chanlib", loops.take), _select("chanlib", loops.give), _select_turns("chanlib", loops.take_turns)
+        ),
+        structured=Structured(
+            structured.spawn_chanlib,
+            structured.cancel_chanlib,
+            structured.scopes_chanlib,
+            structured.threads_chanlib,
+            structured.pair_chanlib,
+            stop=True,
         ),
     ),
     Peer(
@@ -215,6 +249,7 @@ PEERS = [
         _made_by("trio", "open_memory_channel", math.inf),
         Form(_OPS, pair_of_ends, frozenset({"trio"})),
         capacities=EVERY,
+        structured=Structured(structured.spawn_trio, structured.cancel_trio, structured.scopes_trio),
     ),
     Peer(
         "anyio",
@@ -222,6 +257,7 @@ PEERS = [
         _made_by("anyio", "create_memory_object_stream", math.inf),
         Form(_OPS, pair_of_ends, LOOPS, lambda: (loops.consume_in_scope, import_module("anyio").fail_after), True),
         capacities=EVERY,
+        structured=Structured(structured.spawn_anyio, structured.cancel_anyio, structured.scopes_anyio),
     ),
     Peer(
         "janus",
@@ -285,6 +321,15 @@ PEERS = [
         select=_wait(loops.wait_take_all),
         only=("select_",),
     ),
+    _without_channels("asyncio.TaskGroup", Structured(structured.spawn_asyncio, structured.cancel_asyncio), ASYNCIO),
+    _without_channels("asyncio.timeout", Structured(scopes=structured.scopes_asyncio), ASYNCIO),
+    _without_channels(
+        "threading.Thread", Structured(threads=structured.threads_threading, pair=structured.pair_threading)
+    ),
+    _without_channels(
+        "ThreadPoolExecutor", Structured(threads=structured.threads_executor, pair=structured.pair_executor)
+    ),
+    _without_channels("sequence", Structured(pair=structured.pair_sequence)),  # one call after the other
 ]
 
 

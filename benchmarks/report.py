@@ -117,7 +117,9 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _capacity_json(capacity: float) -> int | str:
+def _capacity_json(capacity: float | None) -> int | str | None:
+    if capacity is None:
+        return None
     return "unbounded" if capacity == float("inf") else int(capacity)
 
 
@@ -228,11 +230,12 @@ def show_summary(paper: Paper, verdicts: list[Verdict]) -> None:
         figure = spread = ""
         if verdict.ratio is not None and verdict.ratio_range is not None:
             figure, spread = f"{verdict.ratio:.2f}x", f"{verdict.ratio_range[0]:.2f} to {verdict.ratio_range[1]:.2f}"
-        where = f"{row.side}, {capacity_label(row.capacity)}"
+        where = row.side if row.capacity is None else f"{row.side}, {capacity_label(row.capacity)}"
         mark = "" if verdict.sure else "?"
-        rows.append((row.text, where, row.against, f"{verdict.target:g}x", figure, spread, verdict.verdict + mark))
+        target = "" if verdict.target is None else f"{verdict.target:.3g}x"
+        rows.append((row.text, where, row.against, target, figure, spread, verdict.verdict + mark))
     engine = verdicts[0].engine if verdicts else "pure"
     heads = ("scenario", "where", "against", f">target, {engine}", ">figure", ">rounds", "verdict")
     paper.table("Targets (a verdict with ? is one that the rounds do not agree on)", heads, rows)
     met = sum(verdict.verdict == "met" for verdict in verdicts)
-    paper.line(f"{met} of {len(verdicts)} targets met")
+    paper.line(f"{met} of {sum(verdict.target is not None for verdict in verdicts)} targets met")

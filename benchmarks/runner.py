@@ -33,14 +33,15 @@ class Options:
 
 
 class Cell(NamedTuple):
-    """What is compared at once: one scenario, on one side, at one capacity."""
+    """What is compared at once: one scenario, on one side, at one capacity, or None if it is not about channels."""
 
     scenario: Scenario
     side: Side
-    capacity: float
+    capacity: float | None
 
     def __str__(self) -> str:
-        return f"{self.scenario.name}, {self.side.name}, capacity {capacity_label(self.capacity)}"
+        capacity = "" if self.capacity is None else f", capacity {capacity_label(self.capacity)}"
+        return f"{self.scenario.name}, {self.side.name}{capacity}"
 
 
 @dataclass
@@ -96,7 +97,7 @@ def run_cell(
 
 def add_round(entry: Entry, cell: Cell, options: Options) -> None:
     """One process more."""
-    capacity = None if cell.capacity == float("inf") else int(cell.capacity)
+    capacity = None if cell.capacity in (None, float("inf")) else int(cell.capacity)
     names = (cell.scenario.name, entry.peer, cell.side.name)
     job = Job(*names, capacity, options.seconds, options.items, options.modules)
     command = [sys.executable, "-m", "benchmarks", "--worker", job.dump()]

@@ -1,25 +1,31 @@
 """What is measured: each scenario lays out loops on the left and on the right of a bench, and says what it counts.
 
 A scenario is written once for all peers and sides: it opens channels and starts loops. The time from the first start
-to the last end, divided by the number of items, is the figure.
+to the last end, divided by the number of items, is the figure; or something of the stretches that a loop has timed
+itself. Those whose names begin with `group_` are about tasks, scopes and threads, not about channels.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from statistics import median, quantiles
+from typing import Any, NamedTuple, TypeVar
 
-from . import loops, memory
+from . import loops, memory, structured
 from .bench import Bench
 from .loops import speak
 from .sides import SIDES, Plan, Side, run
 
+T = TypeVar("T")
+
 WAYS = 4  # channels of a select, tasks of a crowd, subscribers
 CROWD = 64  # receivers whose waits are cancelled together
+TASKS = 10_000  # of a group
+THREADS = 100  # of a group
 
 
 def shares(items: int, parts: int) -> list[int]:
@@ -120,16 +126,83 @@ def cancel_storm(bench: Bench, items: int) -> None:
     party.jobs.append(partial(storm, take, give, party.rx(channel), party.tx(channel), CROWD, items))
 
 
+# ------------- tasks, scopes, threads
+def group_spawn(bench: Bench, items: int) -> None:
+    _one(bench, bench.peer.structured.spawn, bench.body(structured.nothing), TASKS, items)
+
+
+def group_cancel(bench: Bench, items: int) -> None:
+    trio = bench.left.world == "trio"
+    body = bench.body(structured.park_trio if trio else structured.park_asyncio)
+    settle = structured.settle_trio if trio else structured.settle_asyncio
+    _one(bench, bench.peer.structured.cancel, body, settle, bench.stretches, TASKS, items)
+
+
+def group_scopes(bench: Bench, items: int) -> None:
+    assert bench.peer.structured.scopes is not None
+    bench.left.jobs.append(partial(bench.body(bench.peer.structured.scopes), items))
+
+
+def group_thread(bench: Bench, items: int) -> None:
+    _one(bench, bench.peer.structured.threads, bench.body(structured.nothing_plain), 1, items)
+
+
+def group_threads(bench: Bench, items: int) -> None:
+    _one(bench, bench.peer.structured.threads, bench.body(structured.nothing_plain), THREADS, items)
+
+
+def group_pair(bench: Bench, items: int) -> None:
+    _one(bench, bench.peer.structured.pair, bench.body(structured.burn), items)
+
+
+def group_stop(bench: Bench, items: int) -> None:
+    from chanlib import Channel, TaskGroup, sleep
+
+    children, go = Channel[Any](0), Channel[None](0)
+    child = bench.body(partial(speak(loops.consume, loops.Words(wait="sync")), items=1))
+    bench.right.start(structured.hold, TaskGroup, Channel, child, children, go, items)
+    bench.left.start(structured.strike, sleep, children, go, bench.stretches, items)
+
+
+def _one(bench: Bench, loop: loops.Loop | None, *args: Any) -> None:
+    assert loop is not None
+    bench.left.jobs.append(partial(loop, *args))
+
+
+def _mean(stretches: list[float], items: int) -> float:
+    return sum(stretches) / items
+
+
+def _median(stretches: list[float], items: int) -> float:
+    return median(stretches)
+
+
+def _p99(stretches: list[float], items: int) -> float:
+    return quantiles(stretches, n=100, method="inclusive")[-1] if len(stretches) > 1 else stretches[0]
+
+
 # ------------- the table
 _TOGETHER = tuple(side.name for side in SIDES if side.together)
 _ASYNCIO = ("asyncio", "uvloop")
 _ALL = tuple(side.name for side in SIDES)
-_ONE_WORLD = (*_TOGETHER, "thread-thread")
+_THREADS = ("thread-thread",)
+_ONE_WORLD = (*_TOGETHER, *_THREADS)
+
+
+class Run(NamedTuple):
+    """How long a run took, and what of that is the figure for an item: both in seconds."""
+
+    whole: float
+    each: float
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A row of the table. `needs` names the field of a peer's `Select` without which it has no place there."""
+    """A row of the table.
+
+    `needs` names the field of a peer's `Select` without which it has no place there; of its `Structured`, if the
+    scenario is not about channels.
+    """
 
     name: str
     text: str
@@ -139,12 +212,14 @@ class Scenario:
     needs: str = ""
     rendezvous: bool = True
     weigh: Callable[[Bench], float] | None = None  # instead of `build`: bytes
+    channels: bool = True  # is it about channels, which have a capacity?
+    figure: Callable[[list[float], int], float] | None = None  # of the stretches that a loop has timed, and the items
 
     @property
     def unit(self) -> str:
         return "bytes" if self.weigh is not None else "ns"
 
-    def lacks(self, side: Side, capacity: float) -> str | None:
+    def lacks(self, side: Side, capacity: float | None) -> str | None:
         """Why it does not exist there, or None if it does."""
         if side.name not in self.sides:
             return f"{self.name} does not exist on {side.name}"
@@ -152,25 +227,41 @@ class Scenario:
             return f"{self.name} does not exist at capacity 0"
         return None
 
-    def rounded(self, items: int, capacity: float) -> int:
+    def capacities(self, wanted: Iterable[T]) -> list[T | None]:
+        """Where it is measured: at those that are wanted, or without any."""
+        return list(wanted) if self.channels else [None]
+
+    def rounded(self, items: int, capacity: float | None) -> int:
         """As many items as come out even, no fewer."""
         multiple = 1
         if self.build is cancel_storm:
             multiple = CROWD
-        elif self.build is seq and capacity < math.inf:
+        elif self.build in (group_spawn, group_cancel):
+            multiple = TASKS
+        elif self.build is group_threads:
+            multiple = THREADS
+        elif self.build is seq and capacity is not None and capacity < math.inf:
             multiple = max(1, int(capacity))
         return -(-items // multiple) * multiple
 
-    def seconds(self, bench_of: Callable[[], Bench], items: int, side: Side) -> float:
+    def run(self, bench_of: Callable[[], Bench], items: int, side: Side) -> Run:
         """How long `items` take."""
+        stretches: list[float] = []
 
         def plan() -> Plan:
+            nonlocal stretches
             bench = bench_of()
+            stretches = bench.stretches
             assert self.build is not None
             self.build(bench, items)
             return Plan(bench.left.jobs, bench.right.jobs)
 
-        return run(side, plan)
+        whole = run(side, plan)
+        return Run(whole, whole / items if self.figure is None else self.figure(stretches, items))
+
+
+def _structured(name: str, text: str, item: str, build: Callable[[Bench, int], None], **more: Any) -> Scenario:
+    return Scenario(name, text, item, build, channels=False, **more)
 
 
 SCENARIOS = [
@@ -206,5 +297,70 @@ SCENARIOS = [
         None,
         _ONE_WORLD,
         weigh=memory.parked,
+    ),
+    _structured(
+        "group_spawn",
+        f"{TASKS} tasks that do nothing, started and waited for",
+        "a task",
+        group_spawn,
+        sides=_TOGETHER,
+        needs="spawn",
+    ),
+    _structured(
+        "group_cancel",
+        f"{TASKS} tasks that wait, from their cancellation to the end of all",
+        "a task",
+        group_cancel,
+        sides=_TOGETHER,
+        needs="cancel",
+        figure=_mean,
+    ),
+    _structured(
+        "group_scopes",
+        "three nested cancel scopes, one with a deadline, entered and left",
+        "all three",
+        group_scopes,
+        sides=_TOGETHER,
+        needs="scopes",
+    ),
+    _structured(
+        "group_thread",
+        "a thread that does nothing, started and waited for, then the next",
+        "a thread",
+        group_thread,
+        sides=_THREADS,
+        needs="threads",
+    ),
+    _structured(
+        "group_threads",
+        f"{THREADS} threads that do nothing, started and waited for",
+        "a thread",
+        group_threads,
+        sides=_THREADS,
+        needs="threads",
+    ),
+    _structured(
+        "group_pair",
+        "two threads that compute beside each other",
+        "1000 additions of each",
+        group_pair,
+        sides=_THREADS,
+        needs="pair",
+    ),
+    _structured(
+        "group_stop",
+        "a waiting child in a thread, from its cancellation by the left to its end: the median",
+        "a child",
+        group_stop,
+        needs="stop",
+        figure=_median,
+    ),
+    _structured(
+        "group_stop_p99",
+        "the same, but of 100 children 99 are faster",
+        "a child",
+        group_stop,
+        needs="stop",
+        figure=_p99,
     ),
 ]

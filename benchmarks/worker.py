@@ -1,8 +1,8 @@
 """One process, one figure: what the runner starts for each peer in each round.
 
-A run that checks comes first (every value sent comes out), then runs of growing size until one takes about as long
-as it should: the smaller ones warm up the interpreter. The garbage collector stays on, as users have it. Only what
-this peer needs is imported. The result is one line of JSON on stdout.
+A run that checks comes first (every value sent comes out, every task started ends), then runs of growing size until
+one takes about as long as it should: the smaller ones warm up the interpreter. The garbage collector stays on, as users
+have it. Only what this peer needs is imported. The result is one line of JSON on stdout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from .bench import Bench, Tally
 from .peers import PEERS, Peer
-from .scenarios import SCENARIOS, Scenario
+from .scenarios import SCENARIOS, Run, Scenario
 from .sides import SIDES, Side
 
 CHECKED = 256  # items of the run that checks
@@ -25,7 +25,10 @@ MOST = 500_000  # items: an unbounded channel may hold them all
 
 @dataclass(frozen=True)
 class Job:
-    """What one worker measures. A capacity of None is unbounded; without `items`, as many as take `seconds`."""
+    """What one worker measures. Without `items`, as many as take `seconds`.
+
+    A capacity of None is unbounded, or there is none, if the scenario is not about channels.
+    """
 
     scenario: str
     peer: str
@@ -53,14 +56,15 @@ class Figure:
     engine: str | None  # which of chanlib's engines ran
 
 
-def find(job: Job) -> tuple[Scenario, Peer, Side, float]:
+def find(job: Job) -> tuple[Scenario, Peer, Side, float | None]:
     for module in job.modules:
         import_module(module)
+    scenario = next(scenario for scenario in SCENARIOS if scenario.name == job.scenario)
     return (
-        next(scenario for scenario in SCENARIOS if scenario.name == job.scenario),
+        scenario,
         next(peer for peer in PEERS if peer.name == job.peer),
         next(side for side in SIDES if side.name == job.side),
-        math.inf if job.capacity is None else job.capacity,
+        math.inf if job.capacity is None and scenario.channels else job.capacity,
     )
 
 
@@ -69,9 +73,9 @@ def check(job: Job) -> int:
     scenario, peer, side, capacity = find(job)
     tally = Tally()
     # a select of the peer's own may refuse channels that are not its own
-    noted = None if scenario.needs and peer.select.own_channels else tally
+    noted = None if scenario.channels and scenario.needs and peer.select.own_channels else tally
     items = scenario.rounded(min(CHECKED, job.items or CHECKED), capacity)
-    scenario.seconds(lambda: Bench(peer, side, capacity, noted), items, side)
+    scenario.run(lambda: Bench(peer, side, capacity, noted), items, side)
     if noted is not None:
         tally.check()
     return len(tally.received)
@@ -83,20 +87,20 @@ def measure(job: Job) -> Figure:
     if scenario.weigh is not None:
         return Figure(scenario.weigh(Bench(peer, side, capacity)), 1, _engine())
 
-    def seconds(items: int) -> float:
-        return scenario.seconds(lambda: Bench(peer, side, capacity), items, side)
+    def run(items: int) -> Run:
+        return scenario.run(lambda: Bench(peer, side, capacity), items, side)
 
     check(job)
     if job.items is not None:
         items = scenario.rounded(job.items, capacity)
-        seconds(scenario.rounded(min(items, 1000), capacity))
-        taken = seconds(items)
+        run(scenario.rounded(min(items, 1000), capacity))
+        taken = run(items)
     else:
         items = scenario.rounded(200, capacity)
-        while (taken := seconds(items)) < 0.6 * job.seconds and items < MOST:
-            more = min(10.0, max(1.5, job.seconds / taken))
+        while (taken := run(items)).whole < 0.6 * job.seconds and items < MOST:
+            more = min(10.0, max(1.5, job.seconds / taken.whole))
             items = scenario.rounded(min(MOST, int(items * more)), capacity)
-    return Figure(taken / items * 1e9, items, _engine())
+    return Figure(taken.each * 1e9, items, _engine())
 
 
 def _engine() -> str | None:
@@ -113,7 +117,7 @@ def profile(job: Job) -> None:
     scenario, peer, side, capacity = find(job)
     profiler = cProfile.Profile()
     with profiler:
-        scenario.seconds(lambda: Bench(peer, side, capacity), figure.items, side)
+        scenario.run(lambda: Bench(peer, side, capacity), figure.items, side)
     pstats.Stats(profiler).sort_stats("tottime").print_stats(30)
 
 

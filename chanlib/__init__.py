@@ -1,4 +1,8 @@
-"""chanlib: one library for everything that waits in a Python program."""
+"""chanlib: one library for everything that waits in a Python program.
+
+Channels and other primitives, `select`, timers, and the task groups and cancel scopes that own what waits: one API over
+asyncio, trio and plain threads.
+"""
 
 from ._core.engine import Op as Op
 from .barriers import Barrier as Barrier
@@ -7,6 +11,7 @@ from .broadcasts import Broadcast as Broadcast
 from .broadcasts import BroadcastStatistics as BroadcastStatistics
 from .channels import Channel as Channel
 from .channels import ChannelStatistics as ChannelStatistics
+from .completions import Completions as Completions
 from .conditions import Condition as Condition
 from .conditions import ConditionStatistics as ConditionStatistics
 from .conditions import Waiting as Waiting
@@ -15,6 +20,7 @@ from .ends import Sender as Sender
 from .ends import open_channel as open_channel
 from .errors import BrokenChannel as BrokenChannel
 from .errors import BrokenFuture as BrokenFuture
+from .errors import Cancelled as Cancelled
 from .errors import ChannelClosed as ChannelClosed
 from .errors import ChannelEmpty as ChannelEmpty
 from .errors import ChannelError as ChannelError
@@ -23,6 +29,7 @@ from .errors import EndOfChannel as EndOfChannel
 from .errors import HandleClosed as HandleClosed
 from .errors import InvalidStateError as InvalidStateError
 from .errors import Lagged as Lagged
+from .errors import TaskCancelled as TaskCancelled
 from .errors import WouldBlock as WouldBlock
 from .events import Event as Event
 from .events import EventStatistics as EventStatistics
@@ -31,11 +38,30 @@ from .futures import FutureCancelled as FutureCancelled
 from .futures import FutureStatistics as FutureStatistics
 from .futures import Promise as Promise
 from .futures import open_future as open_future
+from .gathering import Procedure as Procedure
+from .gathering import Raced as Raced
+from .gathering import as_completed as as_completed
+from .gathering import first_success as first_success
+from .gathering import gather as gather
+from .gathering import map_concurrent as map_concurrent
+from .gathering import race as race
+from .groups import TaskGroup as TaskGroup
+from .handles import TaskHandle as TaskHandle
 from .locks import Lock as Lock
 from .locks import LockStatistics as LockStatistics
 from .locks import Semaphore as Semaphore
 from .locks import SemaphoreStatistics as SemaphoreStatistics
 from .permits import Permit as Permit
+from .run import run as run
+from .scopes import CancelScope as CancelScope
+from .scopes import checkpoint as checkpoint
+from .scopes import current_effective_deadline as current_effective_deadline
+from .scopes import current_time as current_time
+from .scopes import fail_after as fail_after
+from .scopes import fail_at as fail_at
+from .scopes import get_cancelled_exc_class as get_cancelled_exc_class
+from .scopes import move_on_after as move_on_after
+from .scopes import move_on_at as move_on_at
 from .selecting import Selectable as Selectable
 from .selecting import select as select
 from .sending import SendAll as SendAll

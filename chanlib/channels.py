@@ -33,6 +33,7 @@ from ._core.engine import (
     Send,
     SendSome,
 )
+from ._core.origins import recorded
 from .blocks import ClosedAtEnd
 from .checks import check_cause, check_max
 from .endings import Closes
@@ -97,10 +98,11 @@ class Channel(Ring[T], Received[T], Closes, ClosedAtEnd):
         async for job in jobs: ...
     """
 
-    __slots__ = ("_cause", "_closing", "_name", "_undelivered", "_unwanted")
+    __slots__ = ("_cause", "_closing", "_made_at", "_name", "_undelivered", "_unwanted")
 
     __hash__ = object.__hash__
 
+    @recorded
     def __init__(
         self,
         capacity: float,

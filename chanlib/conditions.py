@@ -9,10 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import nullcontext
 from typing import Any, Generic, NamedTuple, TypeVar
-
-import anyio
 
 from ._core.engine import (
     CLAIMED,
@@ -27,11 +24,12 @@ from ._core.engine import (
     seconds,
     who_performs,
 )
-from ._core.lane import World, lanes, refuse_loop, world
+from ._core.lane import lanes, refuse_loop
 from ._core.running import run_here
 from .blocks import HeldInside
 from .checks import check_count
 from .locks import Lock
+from .scopes import CancelScope
 
 __all__ = ["Condition", "ConditionStatistics", "Waiting"]
 
@@ -205,8 +203,7 @@ class Waiting(Generic[R]):
 async def _take_again(lock: Lock) -> None:
     """Acquire the lock whatever comes between: a cancellation is kept back until it is held."""
     late: BaseException | None = None
-    tasks = world(lanes.lane) in (World.ASYNCIO, World.TRIO)
-    with anyio.CancelScope(shield=True) if tasks else nullcontext():
+    with CancelScope(shield=True):
         while lock._free or lock._owner is not who_performs():
             try:
                 await lock.acquire()

@@ -27,6 +27,7 @@ import anyio
 __all__ = [
     "BrokenChannel",
     "BrokenFuture",
+    "Cancelled",
     "ChannelClosed",
     "ChannelEmpty",
     "ChannelError",
@@ -35,6 +36,7 @@ __all__ = [
     "HandleClosed",
     "InvalidStateError",
     "Lagged",
+    "TaskCancelled",
     "WouldBlock",
 ]
 
@@ -110,3 +112,19 @@ class InvalidStateError(ChannelError, asyncio.InvalidStateError, concurrent.futu
 
 class BrokenFuture(ChannelError):
     """The promise that belongs to this future was dropped without a result."""
+
+
+class TaskCancelled(Exception):
+    """The task that was waited for has been cancelled. An ordinary Exception: whoever waits is not cancelled by it."""
+
+
+class Cancelled(BaseException):
+    """This thread is to end what it does: a scope that it is in was cancelled.
+
+    What `asyncio.CancelledError` is to a task of asyncio, and `trio.Cancelled` to one of trio. Let it pass; the scope
+    catches it.
+    """
+
+    def __str__(self) -> str:
+        reason = super().__str__()
+        return f"cancelled: {reason}" if reason else "cancelled"

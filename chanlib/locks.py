@@ -75,7 +75,8 @@ class Semaphore(Counter, HeldInside):
     @property
     def value(self) -> int:
         """How many units are free, as a snapshot."""
-        return self._free
+        free: int = self._free
+        return free
 
     @property
     def max_value(self) -> int | None:

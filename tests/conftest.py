@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is no package of tests
 
 import worlds
+from census import Census
 from strangers import Stranger
 
 from chanlib import lowlevel
@@ -60,6 +61,31 @@ def loop_world(request: pytest.FixtureRequest) -> worlds.World:
 def aio(request: pytest.FixtureRequest) -> worlds.World:
     """Each loop of asyncio's kind: there a task can be cancelled natively."""
     return worlds.ALL[request.param]
+
+
+@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in ("asyncio", "uvloop", "trio", "threads")])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of each backend of `chanlib.run` in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def known_bug(request: pytest.FixtureRequest, backend: str) -> Callable[..., None]:
+    """`known_bug(reason, *backends)`: on these backends the test is to fail, until somebody mends it."""
+
+    def mark(reason: str, *backends: str) -> None:
+        if backend in backends:
+            request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+
+    return mark
+
+
+@pytest.fixture
+def census() -> Iterator[Census]:
+    """After the test nothing may be left that was not there before it."""
+    census = Census()
+    yield census
+    census.check()
 
 
 @pytest.fixture(params=_pairs())

@@ -21,14 +21,14 @@ import chanlib
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
-from benchmarks import loops, peers, runner, worker  # noqa: E402
+from benchmarks import loops, peers, runner, scenarios, structured, worker  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.loops import Words, speak  # noqa: E402
 from benchmarks.report import Paper, cell_json, show_cell, show_summary  # noqa: E402
 from benchmarks.runner import Cell, Entry, Options  # noqa: E402
 from benchmarks.scenarios import SCENARIOS  # noqa: E402
 from benchmarks.sides import SIDES  # noqa: E402
-from benchmarks.targets import ROWS, Row, goal, judge  # noqa: E402
+from benchmarks.targets import ROWS, Goal, Row, goal, judge  # noqa: E402
 from benchmarks.worker import Figure, Job  # noqa: E402
 
 CAPACITIES: list[int | None] = [0, 1, 100, None]
@@ -76,7 +76,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     sys.modules.pop("fake_peers", None)
 
 
-def a_cell(scenario: str = "spsc", side: str = "asyncio", capacity: float = 100) -> Cell:
+def a_cell(scenario: str = "spsc", side: str = "asyncio", capacity: float | None = 100) -> Cell:
     return Cell(
         next(found for found in SCENARIOS if found.name == scenario),
         next(found for found in SIDES if found.name == side),
@@ -92,6 +92,8 @@ def existing(wanted: Callable[[Job], bool]) -> list[Job]:
     """The jobs that exist here and are wanted."""
     found = []
     for scenario in SCENARIOS:
+        if not scenario.channels:
+            continue
         for peer in peers.PEERS:
             for side in SIDES:
                 for capacity in CAPACITIES:
@@ -106,6 +108,23 @@ def existing(wanted: Callable[[Job], bool]) -> list[Job]:
                     ) and wanted(job):
                         found.append(job)
     return found
+
+
+def existing_without_channels() -> list[Job]:
+    """The jobs about tasks, scopes and threads that exist here."""
+    return [
+        Job(scenario.name, peer.name, side.name, None, items=FEW)
+        for scenario in SCENARIOS
+        for peer in peers.PEERS
+        for side in SIDES
+        if not (
+            scenario.channels
+            or side.missing
+            or peer.missing
+            or scenario.lacks(side, None)
+            or peer.lacks(scenario.name, scenario.needs, side, None)
+        )
+    ]
 
 
 # ------------- what runs
@@ -126,11 +145,19 @@ def test_a_loop_in_the_words_of_a_peer_is_what_its_user_would_have_written() -> 
         for _ in range(items):
             tx.put(rx.get())
 
+    def hold(TaskGroup: Any, Channel: Any, child: Callable[[Any], Any], tx: Any, go: Any, items: int) -> None:
+        with TaskGroup() as group:
+            for _ in range(items):
+                quiet = Channel(0)
+                tx.send((group.start_thread(child, quiet), quiet)).sync()
+                go.receive().sync()
+
     for loop, words, written in [
         (loops.produce, Words("put", "get"), in_tasks),
         (loops.produce, Words("put", "get", "call"), in_threads),
         (loops.produce, Words(wait="sync"), by_chanlib),
         (loops.pong, Words("put", "get", "call"), to_and_fro),
+        (structured.hold, Words(wait="sync"), hold),
     ]:
         spoken = speak(loop, words)
         assert spoken.__name__ == loop.__name__
@@ -179,6 +206,51 @@ def test_every_scenario_that_exists_for_an_asyncio_queue_runs(job: Job) -> None:
     assert figure.value > 0
     assert figure.items == (64 if job.scenario == "cancel_storm" else FEW)
     assert figure.engine is None or figure.engine == worker.measure(Job("seq", "chanlib", "trio", 1, items=1)).engine
+
+
+@pytest.fixture
+def smaller_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenarios, "TASKS", 40)
+    monkeypatch.setattr(scenarios, "THREADS", 10)
+
+
+@pytest.mark.usefixtures("smaller_groups")
+@pytest.mark.parametrize("job", existing_without_channels(), ids=job_id)
+def test_all_tasks_and_threads_that_are_started_end(job: Job) -> None:
+    ended = {"group_spawn": 40, "group_cancel": 40, "group_scopes": 1, "group_pair": 2}
+    assert worker.check(job) == ended.get(job.scenario, FEW)
+
+
+@pytest.mark.usefixtures("smaller_groups")
+@pytest.mark.parametrize(
+    "job",
+    [job for job in existing_without_channels() if job.peer == "chanlib" and job.side in ("trio", "thread-thread")],
+    ids=job_id,
+)
+def test_a_scenario_without_channels_has_a_figure(job: Job) -> None:
+    figure = worker.measure(job)
+    assert figure.value > 0
+    assert figure.items == (40 if job.scenario in ("group_spawn", "group_cancel") else FEW)
+
+
+def test_a_figure_may_be_of_the_stretches_that_a_loop_has_timed() -> None:
+    stretches = [second / 100 for second in range(101)]
+    for name, figure in (("group_cancel", 0.101), ("group_stop", 0.5), ("group_stop_p99", 0.99)):
+        scenario = next(found for found in SCENARIOS if found.name == name)
+        assert scenario.figure is not None
+        assert scenario.figure(stretches, 500) == pytest.approx(figure)
+
+
+def test_a_thread_that_comes_through_its_cancellation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def deaf(rx: Any, items: int) -> None:
+        try:
+            await rx.receive()
+        except chanlib.Cancelled:
+            pass
+
+    monkeypatch.setattr(loops, "consume", deaf)
+    with pytest.raises(RuntimeError, match="came through its cancellation"):
+        worker.check(Job("group_stop", "chanlib", "thread-thread", None, items=FEW))
 
 
 class _Fan:
@@ -279,6 +351,15 @@ def test_a_run_measures_the_others_and_writes_everything_down(
     assert theirs["trouble"] == "failed: OSError: out of order"
 
 
+def test_a_cell_without_channels_has_no_capacity(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    assert main(["group_scopes", *f"--side asyncio --rounds 1 --items {FEW} --json".split(), str(file)]) == 0
+    assert "\ngroup_scopes, asyncio (three nested" in capsys.readouterr().out
+    (cell,) = json.loads(file.read_text())["cells"]
+    assert (cell["capacity"], cell["item"]) == (None, "all three")
+    assert [entry["peer"] for entry in cell["peers"]] == ["chanlib", "anyio", "asyncio.timeout"]
+
+
 # ------------- what is asked for
 @pytest.mark.parametrize(
     ("arguments", "said"),
@@ -310,6 +391,10 @@ def test_a_run_measures_the_others_and_writes_everything_down(
         ),
         ("spsc --peer asyncio.wait", "asyncio.wait-one in spsc, asyncio: it is only for select_"),
         ("pingpong --summary", "no target is about that"),
+        ("group_spawn --side trio --peer janus", "janus in group_spawn, trio: it has nothing for group_spawn"),
+        ("group_cancel --side uvloop --peer trio", "trio in group_cancel, uvloop: it does not run on uvloop"),
+        ("spsc --peer sequence", "sequence in spsc, asyncio: it is only for group_"),
+        ("group_scopes --side thread-thread", "group_scopes does not exist on thread-thread"),
     ],
 )
 def test_what_does_not_exist_is_said_with_what_does(
@@ -355,6 +440,27 @@ def test_the_target_is_that_of_the_engine_which_ran() -> None:
     assert (judged.engine, judged.target) == ("native", ROW.native.here())
 
 
+def test_a_figure_can_be_held_against_a_limit() -> None:
+    row = ROW._replace(against="300 ns", pure=goal(1), limit=300)
+    judged = judge(row, [entry("chanlib", 100, 150, 200)])
+    assert (judged.ratio, judged.ratio_range, judged.verdict, judged.sure) == (2, (1.5, 3), "met", True)
+    judged = judge(row, [entry("chanlib", 400, 350, 200)])
+    assert (judged.verdict, judged.sure) == ("missed", False)
+    assert judge(row, [entry("chanlib", trouble="hung")]).verdict == "chanlib hung; 300 ns has no figure"
+    assert judge(row, []).verdict == "chanlib was not measured; 300 ns was not measured"
+
+
+def test_where_there_is_no_target_the_figure_is_shown_and_not_judged() -> None:
+    row = ROW._replace(pure=Goal(None, None, None))
+    judged = judge(row, [entry("chanlib", 100), entry("peer", 150)])
+    assert (judged.target, judged.ratio, judged.verdict, judged.sure) == (None, 1.5, "no target here", True)
+    out = io.StringIO()
+    show_summary(Paper(out), [judged])
+    shown = " ".join(out.getvalue().split())
+    assert "a row asyncio, 100 peer 1.50x 1.50 to 1.50 no target here" in shown
+    assert "0 of 0 targets met" in shown
+
+
 def test_a_row_without_a_figure_says_why() -> None:
     assert judge(ROW, [entry("chanlib", 1), entry("peer", trouble="hung")]).verdict == "peer hung"
     assert judge(ROW, [entry("chanlib", 1)]).verdict == "peer was not measured"
@@ -363,7 +469,8 @@ def test_a_row_without_a_figure_says_why() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.scenario}-{row.side}-{row.capacity}-{row.against}")
 def test_every_target_is_about_something_that_exists(row: Row) -> None:
     cell = a_cell(row.scenario, row.side, row.capacity)
-    peer = next(peer for peer in peers.PEERS if peer.name == row.against)
+    peer = next(peer for peer in peers.PEERS if peer.name == ("chanlib" if row.limit else row.against))
+    assert (cell.capacity is None) == (not cell.scenario.channels)
     assert cell.scenario.lacks(cell.side, cell.capacity) is None
     assert peer.lacks(row.scenario, cell.scenario.needs, cell.side, cell.capacity) is None
 

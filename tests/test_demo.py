@@ -24,15 +24,15 @@ from typing import IO, Any, NamedTuple
 import pytest
 from worlds import settle_here
 
-from chanlib import Channel, EndOfChannel
+from chanlib import CancelScope, Channel, Event, TaskGroup, move_on_after
 from chanlib.__main__ import main
+from chanlib._core.threads import idle_threads
 from chanlib.demo import network
 from chanlib.demo.hashing import Tally, hash_files
 from chanlib.demo.lines import line, record
-from chanlib.demo.output import NotWritten, Stream
+from chanlib.demo.output import Stream, open_output
 from chanlib.demo.progress import PlainLines
 from chanlib.demo.skipped import Findings, Kind, Skipped, printable
-from chanlib.demo.stage import Stage
 
 # Warnings are errors in the child too: an operation that was never performed would show.
 PYTHON = [sys.executable, "-W", "error"]
@@ -92,6 +92,11 @@ def sha256sum(path: bytes, **options: Any) -> bytes:
         check=True,
         **options,
     ).stdout
+
+
+def at_work() -> int:
+    """How many threads have something to do: one that has ended its job waits a while for another."""
+    return threading.active_count() - idle_threads()
 
 
 NAMES = [
@@ -354,7 +359,7 @@ def test_what_cannot_be_read_is_listed_and_makes_the_exit_code_1(tmp_path: Path)
     # for that, since nobody may not pass the folders above.
     done = run_code(
         "import os, sys, chanlib.__main__, chanlib.demo.network, chanlib.demo.progress, argparse\n"
-        "chanlib.__main__.about(), chanlib.__main__.parser()\n"
+        "chanlib.__main__.about(), chanlib.__main__.main(['demo', 'open folder', '--output', os.devnull])\n"
         "if os.geteuid() == 0: os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "sys.exit(chanlib.__main__.main(['demo', '.']))",
         cwd=tmp_path,
@@ -611,18 +616,18 @@ def test_a_signal_ends_it_cleanly_and_leaves_the_file_as_it_was(huge: Path, sign
 
 
 def test_an_interrupt_leaves_no_thread_and_no_handler(huge: Path, demo_here: Callable[..., Ended]) -> None:
-    before = set(threading.enumerate())
+    before = at_work()
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupt() -> None:
-        settle_here(lambda: {"hash-0", "write-0"} <= {t.name for t in threading.enumerate()})
+        settle_here(lambda: at_work() >= before + 4 + network.HASHERS)  # this one; hash and its own, collect, write
         os.kill(os.getpid(), signal.SIGINT)
 
     helper = threading.Thread(target=interrupt)
     helper.start()
     done = demo_here(huge)
     helper.join()
-    assert set(threading.enumerate()) == before
+    settle_here(lambda: at_work() == before)
     assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     assert (done.code, done.stdout) == (130, b"")
     assert b"interrupted by SIGINT; no lines were written" in done.stderr
@@ -720,66 +725,6 @@ def test_a_signal_at_any_moment_ends_it_cleanly_many_times(awkward: Path) -> Non
 
 
 # ------------------------------------------------------------------- stages
-def test_an_error_in_a_stage_reaches_its_neighbours_as_the_cause() -> None:
-    taken, given = Channel[int](1), Channel[int](1)
-    finished = Channel[Stage](1)
-    failure = ValueError("a bug")
-
-    def fail() -> None:
-        given.send_nowait(1)
-        raise failure
-
-    stage = Stage("bad", "thread", [fail], takes=[taken], gives=[given], finished=finished)
-    stage.start()
-    assert finished.receive().sync(NET) is stage
-    stage.join()
-    assert stage.error is failure
-    assert given.receive_nowait() == 1
-    with pytest.raises(Exception, match="ended with an error") as after:
-        given.receive_nowait()
-    assert after.value.__cause__ is failure
-    with pytest.raises(Exception, match="cancelled") as before:
-        taken.send_nowait(1)
-    assert before.value.__cause__ is failure
-
-
-def test_the_last_thread_of_a_stage_closes_what_it_sends_to() -> None:
-    taken, given = Channel[int](0), Channel[int](9)
-    finished = Channel[Stage](1)
-
-    def copy() -> None:
-        for value in taken:
-            given.send(value).sync()
-
-    stage = Stage("copy", "threads", [copy] * 3, takes=[taken], gives=[given], finished=finished)
-    stage.start()
-    for value in range(9):
-        taken.send(value).sync(NET)
-    taken.close()
-    assert finished.receive().sync(NET) is stage
-    assert sorted(given.drain()) == list(range(9))
-    with pytest.raises(EndOfChannel):
-        given.receive_nowait()
-    stage.join()
-    assert stage.error is None
-
-
-@pytest.mark.parametrize("stage", ["walk", "list_folders", "hash_files", "collect", "line"])
-def test_an_error_in_any_stage_ends_the_run_and_is_raised(
-    three: Path, stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = set(threading.enumerate())
-
-    def bug(*_: object) -> None:
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(network, stage, bug)
-    with pytest.raises(ZeroDivisionError):
-        main(["demo", str(three), "--output", str(three / "out")])
-    assert sorted(os.listdir(three)) == ["a", "b", "c"]
-    assert set(threading.enumerate()) == before
-
-
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
@@ -791,15 +736,97 @@ def pipe() -> Iterator[tuple[int, int]]:
             pass
 
 
-def test_a_stream_that_is_not_read_looks_for_an_interrupt(pipe: tuple[int, int]) -> None:
-    looks: list[None] = []
+@pytest.fixture
+def stages(three: Path, pipe: tuple[int, int]) -> network.Network:
+    """A network that has not been started."""
+    return network.Network(os.fsencode(three), True, Stream(pipe[1], "a pipe"))
 
-    def check() -> None:
-        looks.append(None)
-        if len(looks) > 20:
-            raise InterruptedError
 
+def test_an_error_in_a_stage_cancels_those_that_wait_and_nobody_takes_it_for_an_end(
+    stages: network.Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        settle_here(lambda: stages.lines.statistics().waiting_receivers == 1)
+        settle_here(lambda: stages.hashed.statistics().waiting_receivers == 1)
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(network, "hash_files", fail)
+    with pytest.raises(ExceptionGroup) as raised, TaskGroup() as group:
+        stages.start(group)
+    assert raised.value.split(ValueError)[1] is None
+    assert stages.write.cancelled
+    assert stages.collect.cancelled
+    assert not stages.hashed.is_closed
+    assert not stages.lines.is_closed
+
+
+def test_the_last_hasher_closes_what_all_send_to(stages: network.Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = Channel[None](network.HASHERS)
+    go_on = Event()
+
+    def hash_one(paths: Channel[bytes], hashed: Channel[bytes], *_: object) -> None:
+        if paths.receive().sync(NET) == b"last":
+            go_on.wait().sync(NET)
+        hashed.send(b"").sync(NET)
+        ended.send_nowait(None)
+
+    monkeypatch.setattr(network, "hash_files", hash_one)
+    with TaskGroup() as group:
+        child = group.start_thread(stages._hash)
+        stages.paths.send(b"last").sync(NET)
+        for _ in range(network.HASHERS - 1):
+            stages.paths.send(b"").sync(NET)
+        for _ in range(network.HASHERS - 1):
+            ended.receive().sync(NET)
+        assert not stages.hashed.is_closed
+        assert not stages.skipped.is_closed
+        go_on.set()
+        child.sync(NET)
+    assert stages.hashed.is_closed
+    assert stages.skipped.is_closed
+    assert len(stages.hashed) == network.HASHERS
+
+
+def test_what_was_left_out_is_counted_though_nobody_collects_it_after_an_interrupt(stages: network.Network) -> None:
+    with TaskGroup() as group:
+        group.cancel()
+        stages.start(group)
+        stages.skipped.send_nowait(Skipped(Kind.FIFO, b"fifo"))
+    assert stages.collect.cancelled
+    assert stages.findings().counts == {Kind.FIFO: 1}
+
+
+@pytest.mark.parametrize("stage", ["walk", "list_folders", "hash_files", "collect", "line"])
+def test_an_error_in_any_stage_ends_the_run_and_is_raised(
+    three: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = at_work()
+
+    def bug(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(network, stage, bug)
+    with pytest.raises(ZeroDivisionError):
+        main(["demo", str(three), "--output", str(three / "out")])
+    assert sorted(os.listdir(three)) == ["a", "b", "c"]
+    settle_here(lambda: at_work() == before)
+
+
+def test_a_stream_that_is_not_read_can_be_cancelled(pipe: tuple[int, int]) -> None:
     stream = Stream(pipe[1], "a pipe")
-    with pytest.raises(NotWritten):  # as any OSError
-        stream.write([b"x" * 1000] * 1000, check)
+    with move_on_after(0.3) as scope:
+        stream.write([b"x" * 1000] * 1000)
+    assert scope.cancelled_caught
     assert "bytes of lines were written" in stream.kept()
+
+
+@pytest.mark.parametrize("regular", [True, False])
+def test_in_a_cancelled_scope_nothing_is_written(tmp_path: Path, pipe: tuple[int, int], regular: bool) -> None:
+    name = tmp_path / "out"
+    output = open_output(os.fsencode(name), -1, "a file") if regular else Stream(pipe[1], "a pipe")
+    with CancelScope() as scope:
+        scope.cancel()
+        output.write([b"x"])
+    assert scope.cancelled_caught
+    assert not name.exists()
+    assert regular or output.kept() == "no lines were written"

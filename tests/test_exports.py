@@ -22,13 +22,17 @@ PACKAGE = Path(chanlib.__file__).parent
 FLOORS = (
     {"errors"},
     {"_core"},
-    {"blocks", "checks", "iterating", "permits", "sides"},
+    {"blocks", "checks", "iterating", "permits", "scopes", "sides"},
     {"endings", "views"},
     {"sending"},
     {"barriers", "channels", "events", "futures", "locks", "selecting", "subscriptions", "timers", "watch"},
     {"broadcasts", "conditions", "ends", "signals"},
+    {"handles"},
+    {"children", "completions", "run"},
+    {"groups"},
+    {"gathering"},
 )
-HELPERS = {"blocks", "checks", "endings", "iterating"}  # public to the package only
+HELPERS = {"blocks", "checks", "children", "endings", "iterating"}  # public to the package only
 PRIMITIVES = sorted(FLOORS[0].union(*FLOORS[2:]) - HELPERS)
 
 

@@ -15,17 +15,20 @@ import chanlib
 README = Path(__file__).parent.parent / "README.md"
 
 
-def blocks() -> list[object]:
-    """Each Python block, named by the line that it begins on."""
+def found() -> list[tuple[int, str]]:
+    """Each Python block, and the line that it begins on."""
     text = README.read_text(encoding="utf-8")
     return [
-        pytest.param(found[1], id=f"line-{text.count(chr(10), 0, found.start()) + 1}")
-        for found in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        (text.count("\n", 0, block.start()) + 1, block[1])
+        for block in re.finditer(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     ]
 
 
-@pytest.mark.parametrize("program", blocks())
-def test_a_program_in_the_readme_runs(program: str, tmp_path: Path) -> None:
+def blocks() -> list[object]:
+    return [pytest.param(text, id=f"line-{line}") for line, text in found()]
+
+
+def run_program(program: str, tmp_path: Path) -> str:
     script = tmp_path / "readme.py"
     script.write_text(program, encoding="utf-8")
     done = subprocess.run(
@@ -36,6 +39,22 @@ def test_a_program_in_the_readme_runs(program: str, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(chanlib.__file__).parent.parent)},
     )
     assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.parametrize("program", blocks())
+def test_a_program_in_the_readme_runs(program: str, tmp_path: Path) -> None:
+    run_program(program, tmp_path)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "uvloop", "trio", "threads"])
+def test_the_program_with_a_group_does_the_same_on_every_backend(backend: str, tmp_path: Path) -> None:
+    if backend == "uvloop":
+        pytest.importorskip("uvloop", reason="no uvloop for this interpreter")
+    program = next(text for _, text in found() if "from chanlib import Channel, TaskGroup" in text)
+    assert program.count('backend="threads"') == 1
+    said = run_program(program.replace('backend="threads"', f'backend="{backend}"'), tmp_path)
+    assert said == "the squares make 30\n"
 
 
 def test_the_readme_has_programs() -> None:

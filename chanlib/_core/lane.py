@@ -6,14 +6,17 @@ Worlds are asked for in this order: a task of asyncio, a task of trio, a corouti
 The budget is tokio's "coop": at most `BUDGET` awaited operations of one thread complete without giving its loop a
 turn, over however many channels. A turn means that control goes back to the loop, which then steps what else is
 ready. It is given *before* an operation, so that a cancellation which arrives there means "not done". Inside trio
-every operation looks for a cancelled scope first, as trio's rules ask for; on asyncio nobody can cancel a running
-task but itself, and the scopes of anyio are felt at the next turn.
+every operation looks for a cancelled scope first, as trio's rules ask for. On asyncio the scopes of anyio are felt at
+the next turn; a scope of our own that is cancelled tells the lane (`warn`), and until it has been left every operation
+looks. A thread inside scopes (`Lane.token`) looks at every operation, too.
 
 trio is never imported from here. It is bound once the program has imported it, and each thread is told the
 next time it performs an operation.
 
 Invariants:
 - a `Lane` belongs to one thread; only that thread touches it.
+- an operation that is not to look has `left` > 0; whoever must look each time keeps `left` at 0 and counts the turn
+  in `rest`.
 - `lane.trio` is trio's own per-thread dictionary: it holds "runner" while a run is active on this thread and
   "task" while one of its tasks is executing. It is empty where there is no trio.
 """
@@ -23,6 +26,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import importlib
+import math
+import os
 import sys
 import threading
 import weakref
@@ -36,6 +41,8 @@ if TYPE_CHECKING:
 
     from .mailbox import Letter, Mailbox
     from .park_asyncio import LoopBox
+    from .park_threads import ThreadWaiter
+    from .tokens import Token
 
 __all__ = [
     "BUDGET",
@@ -43,13 +50,14 @@ __all__ = [
     "World",
     "current_task",
     "gate",
+    "in_cancelled_scope",
     "lanes",
     "refuse_loop",
     "running_loop",
+    "scoped",
     "set_strict_checkpoints",
     "trio_module",
     "turn",
-    "whole_turn",
     "world",
 ]
 
@@ -77,7 +85,21 @@ class World(enum.Enum):
 class Lane:
     """One thread, as this library sees it."""
 
-    __slots__ = ("bound", "dead", "driving", "left", "loop_box", "run_box", "trio", "turned")
+    __slots__ = (
+        "alarms",
+        "bound",
+        "dead",
+        "driving",
+        "guard",
+        "left",
+        "loop_box",
+        "parked",
+        "rest",
+        "run_box",
+        "token",
+        "trio",
+        "turned",
+    )
 
     def __init__(self) -> None:
         self.left = BUDGET
@@ -89,6 +111,41 @@ class Lane:
         self.loop_box: weakref.ref[LoopBox] | None = None
         self.run_box: weakref.ref[Mailbox] | None = None
         self.dead: deque[Letter] | None = None  # letters being buried by this thread
+        # cancellation
+        self.rest = BUDGET  # what is left of the turn while every operation has to look
+        self.alarms = 0  # cancelled scopes of our own in which tasks of this thread's loop still are
+        self.token: Token | None = None  # the innermost scope this thread is in, while it runs no loop
+        self.guard = threading.RLock()  # of `parked`, so that a canceller either finds it or is seen by it
+        self.parked: ThreadWaiter | None = None  # who is to look when a scope of this thread changes
+
+    def refill(self, spent: int = 0) -> None:
+        """A new turn has begun, `spent` operations of it are used up."""
+        self.rest = BUDGET - spent if not _strict else 0
+        self.left = 0 if self.alarms or self.token is not None else self.rest
+
+    def warn(self, change: int) -> None:
+        """One more scope of this thread's loop, or one less (-1), is cancelled and not left yet."""
+        if self.left:
+            self.rest = self.left
+        self.alarms += change
+        self.left = 0 if self.alarms else self.rest
+
+    def enter(self, token: Token) -> None:
+        """`token` is now the innermost scope that this thread is in. An interrupt comes before that or after."""
+        scoped.add(self)
+        self.token = token
+        self.left = 0
+
+    def leave(self, token: Token | None) -> None:
+        """Back to `token`."""
+        self.token = token
+        if token is None:
+            scoped.discard(self)
+            self.refill()
+
+
+scoped: set[Lane] = set()
+"""The threads that are in a scope: empty is quickly seen."""
 
 
 class _Lanes(threading.local):
@@ -202,17 +259,15 @@ def set_strict_checkpoints(on: bool) -> bool:
     """
     global _strict
     before, _strict = _strict, bool(on)
-    lanes.lane.left = whole_turn()
+    lanes.lane.refill()
     return before
 
 
-def whole_turn() -> int:
-    """The budget of a new turn."""
-    return 0 if _strict else BUDGET
-
-
 def gate(lane: Lane) -> bool:
-    """The slow half of the budget: must the loop be given a turn (or a cancellation be felt) first?"""
+    """The slow half of the budget: must the loop be given a turn (or a cancellation be felt) first?
+
+    On a thread that is in a cancelled scope it raises `Cancelled`.
+    """
     if not lane.bound:
         _bind(lane)
     elif lane.left and not lane.trio:  # trio is loaded, but not at work on this thread
@@ -223,22 +278,47 @@ def gate(lane: Lane) -> bool:
         if _trio_cancelled(task):
             return True
     elif here is not World.ASYNCIO:
-        lane.left = BUDGET  # the operating system preempts threads; a callback cannot wait at all
+        # the operating system preempts threads; a callback cannot wait at all
+        lane.refill()
+        if lane.token is not None and here is not World.CALLBACK:
+            lane.token.check()
         return False
+    elif lane.alarms and in_cancelled_scope():
+        return True
     if _strict:
         return True
+    if lane.alarms:
+        lane.rest -= 1
+        return lane.rest < 0
     if not lane.left:
         return True
     lane.left -= 1
     return False
 
 
+def in_cancelled_scope() -> bool:
+    """Is the asyncio task that is executing in a cancelled scope of anyio's, which ours are too?"""
+    import anyio
+
+    return anyio.current_effective_deadline() == -math.inf
+
+
 def turn(lane: Lane) -> Generator[Any, Any, None]:
     """Give the loop of this task one turn."""
     lane.turned = True
-    lane.left = max(whole_turn() - 1, 0)  # the operation that follows is the first of the new turn
+    lane.refill(spent=1)  # the operation that follows is the first of the new turn
     if world(lane) is World.ASYNCIO:
         yield
     else:
         assert _trio is not None
         yield from _trio.lowlevel.checkpoint().__await__()
+
+
+def _after_fork_in_child() -> None:
+    lane = lanes.lane
+    scoped.intersection_update({lane})  # the other threads live in the parent
+    lane.guard = threading.RLock()  # one of them may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

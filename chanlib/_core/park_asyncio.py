@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from .engine import Op, Waiter
-from .lane import current_task, lanes, running_loop, whole_turn
+from .lane import current_task, in_cancelled_scope, lanes, running_loop
 from .mailbox import Mailbox, Watch
 
 __all__ = ["AsyncioWaiter", "set_trampoline"]
@@ -68,7 +68,7 @@ class LoopBox(Mailbox):
             if lane.turned:  # the task has used up the budget and waits for its own turn
                 return
             if not lane.left:
-                lane.left = whole_turn()  # the loop gets one now
+                lane.refill()  # the loop gets a turn now
                 return
             lane.left -= 1
 
@@ -223,7 +223,10 @@ class AsyncioWaiter(Waiter):
     def result(self) -> None:
         error, self.error = self.error, None  # its traceback leads to the frames of the task
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # and to this one
 
     def done(self) -> bool:
         return self.woken
@@ -252,7 +255,7 @@ class AsyncioWaiter(Waiter):
                     task.uncancel()
                     task.cancel(*error.args)
                     return True
-            elif not self.native and _in_cancelled_scope():
+            elif not self.native and in_cancelled_scope():
                 return True
         return super().keep(error)
 
@@ -260,12 +263,6 @@ class AsyncioWaiter(Waiter):
 def _of_scope(message: Any) -> bool:
     """Is this the message with which a scope of anyio cancels? It tells its own cancellations by it."""
     return isinstance(message, str) and message.startswith(("Cancelled via cancel scope", "Cancelled by cancel scope"))
-
-
-def _in_cancelled_scope() -> bool:
-    import anyio
-
-    return anyio.current_effective_deadline() == -float("inf")
 
 
 class LoopWatch(Watch):

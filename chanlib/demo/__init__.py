@@ -9,6 +9,8 @@
 
 Every channel is bounded, so a slow stage holds back those before it and memory stays flat; only
 `write` keeps all lines, since it has to sort them, and `walk` the folders yet to be read. A stage
-ends when what it receives from ends, and then closes what it sends to; an error or an interrupt
-travels the same way, as the cause of a close.
+ends when what it receives from ends, and then closes what it sends to.
+
+One `TaskGroup` owns all stages: the threads, and those with a loop in one. If one fails, or at
+Ctrl-C, it cancels them: whatever a stage waits in raises, and it ends without having closed anything.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import BrokenChannel, Channel, EndOfChannel, SendView, select
+from .. import Channel, EndOfChannel, SendView, select
 from .skipped import Findings, Skipped
 
 __all__ = ["collect"]
@@ -16,30 +16,23 @@ async def collect(
     lines: SendView[bytes],
     findings: Findings,
 ) -> None:
-    """Pass on what was hashed, count what was skipped.
-
-    If they were closed with an error, it is raised after the last of both has been served.
-    """
+    """Pass on what was hashed, count what was skipped; then close `lines`."""
     hashing = skipping = True
-    broken: BrokenChannel | None = None
     while hashing or skipping:
         try:
             arrived = await select(
                 hashed.receive_some(BATCH) if hashing else None,
                 skipped.receive_some(BATCH) if skipping else None,
             )
-        except (EndOfChannel, BrokenChannel) as end:
+        except EndOfChannel as end:
             if end.arm == 0:
                 hashing = False
             else:
                 skipping = False
-            if isinstance(end, BrokenChannel):
-                broken = end
             continue
         match arrived:
             case 0, records:
                 await lines.send_all(records)
             case 1, items:
                 findings.add(items)
-    if broken is not None:
-        raise broken
+    lines.close()

@@ -6,10 +6,10 @@ import os
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from .. import every, select
-from .interrupts import Interrupted, Interrupts
+from .. import CancelScope, EndOfChannel, TaskCancelled, TaskGroup, every, select
+from .interrupts import Interrupts
 from .output import NotWritten, Output, open_output
 from .skipped import printable
 
@@ -41,7 +41,7 @@ def run(path: bytes, file: bytes | None) -> int:
         output = _open(path, file)
         interrupts.on_abandon(output.discard)
         try:
-            network = Network(path, is_folder, output, interrupts.check)
+            network = Network(path, is_folder, output)
             started = time.monotonic()
             progress = _perform(network, interrupts)
             seconds = time.monotonic() - started
@@ -78,58 +78,71 @@ def _open(path: bytes, file: bytes | None) -> Output:
 
 
 def _perform(network: Network, interrupts: Interrupts) -> Progress:
-    """Run `network` to its end, showing how far it is and watching for an interrupt."""
+    """Run `network` to its end. The group owns every stage, and an interrupt cancels it."""
     from .progress import choose_progress
 
     progress = choose_progress()
     interrupts.on_abandon(progress.abandon)
-    running = set(network.stages)
+    try:
+        # Who watches is shielded: a read that hangs may hold up the end of a network that is cancelled.
+        with TaskGroup(name="demo") as group, CancelScope(shield=True):
+            _watch(group, network, interrupts, progress)
+    except BaseExceptionGroup as errors:
+        error = _first(errors)
+        if not isinstance(error, NotWritten):
+            raise error from None
+    return progress
+
+
+def _first(error: BaseException) -> BaseException:
+    """A bug shows as the error it is: those of other stages are most likely the same."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    return _first(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+
+
+def _watch(group: TaskGroup, network: Network, interrupts: Interrupts, progress: Progress) -> None:
+    """Start the stages and show how far they are until all have ended."""
+    ended = group.as_completed()
     told = False
     try:
-        network.start()
-        # To the very end, for CPython runs a signal handler late if the signal came just before
-        # its main thread fell asleep: when that wakes next.
+        network.start(group)
         ticker = every(progress.period)
-        while running:
-            match select(network.finished.receive(), None if told else interrupts.arrived, ticker).sync():
+        while True:
+            match select(ended, None if told else interrupts.arrived, ticker).sync():
                 case 0, stage:
-                    stage.join()
-                    running.discard(stage)
                     if stage is network.collect:  # all is counted: now the lines may have the terminal
                         progress.end(network.snapshot())
                         network.may_write.set()
                 case 1, _:
                     told = True
-                    assert interrupts.error is not None
-                    network.interrupt(interrupts.error)
+                    group.cancel(str(interrupts))
                 case _:
-                    if network.collect in running:
+                    if not network.collect.done:
                         progress.show(network.snapshot())
-    except BaseException as error:
-        network.interrupt(error)
+    except EndOfChannel:
+        pass  # no stage is left
+    except BaseException:
         progress.abandon()
         raise
-    return progress
 
 
 def _conclude(network: Network, output: Output, interrupts: Interrupts, progress: Progress, seconds: float) -> int:
-    """Say how it ended. The error of any stage has travelled down to the last one."""
+    """Say how it ended."""
     from .progress import in_bytes, say
 
-    error = network.write.error
-    code = FAILED if network.findings.failed else OK
-    if error is None:
-        ended = f"complete: {network.written:,} lines in {output.name}"
-    elif isinstance(error, Interrupted):
-        ended = f"{error}; {output.kept()}"
-    elif isinstance(error, NotWritten):
+    findings = network.findings()
+    code = FAILED if findings.failed else OK
+    try:
+        ended = f"complete: {network.write.sync():,} lines in {output.name}"
+    except TaskCancelled:
+        ended = f"{interrupts}; {output.kept()}"
+    except NotWritten as error:
         code = error.exit_code
         ended = f"{error}; {output.kept()}"
-    else:
-        raise error
-    if network.findings.counts:
+    if findings.counts:
         say("left out:")
-        for text in network.findings.report():
+        for text in findings.report():
             say(text)
     now = network.snapshot()
     progress.summary(
@@ -140,9 +153,9 @@ def _conclude(network: Network, output: Output, interrupts: Interrupts, progress
                 f"{now.bytes:,}" + (f" ({in_bytes(now.bytes)})" if now.bytes > 999 else ""),
             ),
             ("seconds", f"{seconds:.2f}"),
-            ("left out", f"{network.findings.counts.total():,}"),
+            ("left out", f"{findings.counts.total():,}"),
             ("busiest channel", network.busiest()),
             ("result", ended),
         ]
     )
-    return code if interrupts.error is None else interrupts.error.exit_code
+    return interrupts.exit_code if interrupts.signum else code

@@ -6,9 +6,9 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Container
+from collections.abc import Container
 
-from .. import ReceiveSide, SendSide
+from .. import ReceiveSide, SendSide, checkpoint
 from .lines import record
 from .skipped import Kind, Skipped
 
@@ -46,13 +46,9 @@ def hash_files(
 ) -> None:
     """The thread: hash each of `paths` but the files in `outputs`, those that the lines go to."""
     buffer = bytearray(CHUNK)
-
-    def stopped() -> bool:
-        return hashed.is_closed
-
     for path in paths:
         try:
-            digest = _digest(path, outputs, buffer, tally, stopped)
+            digest = _digest(path, outputs, buffer, tally)
         except _LeftOut as left_out:
             skipped.send(Skipped(left_out.kind, path, left_out.reason)).sync()
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -60,17 +56,11 @@ def hash_files(
         except OSError as error:
             skipped.send(Skipped(Kind.UNREADABLE_FILE, path, error.strerror or "")).sync()
         else:
-            hashed.send(record(path, digest)).sync()  # raises if it was stopped half way
+            hashed.send(record(path, digest)).sync()
             tally.files += 1
 
 
-def _digest(
-    path: bytes,
-    outputs: Container[Identity],
-    buffer: bytearray,
-    tally: Tally,
-    stopped: Callable[[], bool],
-) -> bytes:
+def _digest(path: bytes, outputs: Container[Identity], buffer: bytearray, tally: Tally) -> bytes:
     fd = os.open(path, _FLAGS)
     try:
         before = os.fstat(fd)
@@ -81,7 +71,8 @@ def _digest(
         file = io.FileIO(fd, closefd=False)
         hasher = hashlib.sha256()
         view = memoryview(buffer)
-        while (count := file.readinto(buffer)) and not stopped():
+        while count := file.readinto(buffer):
+            checkpoint().sync()  # a file may be large
             hasher.update(view[:count])
             tally.bytes += count
         if count is None:

@@ -15,21 +15,9 @@ from typing import Any, Self
 
 from .. import Event
 
-__all__ = ["Interrupted", "Interrupts"]
+__all__ = ["Interrupts"]
 
 MOMENT = 1.0  # seconds
-
-
-class Interrupted(Exception):
-    """A signal told the run to end. Travels through the network as the cause of a close."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"interrupted by {signal.Signals(signum).name}")
-        self.signum = signum
-
-    @property
-    def exit_code(self) -> int:
-        return 128 + self.signum
 
 
 class Interrupts:
@@ -37,7 +25,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.arrived = Event(name="interrupt")
-        self.error: Interrupted | None = None
+        self.signum = 0  # of the first
         self._signals = 0
         self._before: dict[int, Any] = {}
         self._alarm_before: Any = None
@@ -67,10 +55,12 @@ class Interrupts:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, self._alarm_before)
 
-    def check(self) -> None:
-        """Raise `Interrupted` if a signal has arrived. May be called from any thread."""
-        if self.error is not None:
-            raise self.error
+    def __str__(self) -> str:
+        return f"interrupted by {signal.Signals(self.signum).name}"
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signum
 
     def on_abandon(self, tidy: Callable[[], object]) -> None:
         """Call `tidy()` before the process is ended without waiting. It must not block."""
@@ -78,8 +68,8 @@ class Interrupts:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self._signals += 1
-        if self.error is None:
-            self.error = Interrupted(signum)
+        if self._signals == 1:
+            self.signum = signum
             self.arrived.set()
         elif self._signals == 2 and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, MOMENT)
@@ -91,4 +81,4 @@ class Interrupts:
             for tidy in self._on_abandon:
                 tidy()
         finally:
-            os._exit(128 + signum if self.error is None else self.error.exit_code)
+            os._exit(128 + (self.signum or signum))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
-import trio
+import trio as trio  # `collect` needs it: not to fail half way
 
-from .. import Channel, ChannelStatistics, Event
+from .. import Channel, ChannelStatistics, Event, TaskGroup, TaskHandle
 from .collect import collect
 from .hashing import Tally, hash_files
 from .lines import line
 from .output import Output
 from .skipped import Findings, Skipped
-from .stage import Stage
 from .walk import Listing, list_folders, walk
 
 __all__ = ["Network", "Snapshot", "StageCount"]
@@ -45,116 +41,85 @@ class Network:
     The `write` stage waits for `may_write`: lines and live counts must not meet on one terminal.
     """
 
-    def __init__(self, root: bytes, is_folder: bool, output: Output, check: Callable[[], None]) -> None:
-        self.folders = folders = Channel[bytes](1, name="folders")
-        self.listings = listings = Channel[Listing](8, name="listings")
-        self.paths = paths = Channel[bytes](256, name="paths")
-        self.hashed = hashed = Channel[bytes](256, name="hashed")
-        self.skipped = skipped = Channel[Skipped](256, name="skipped")
-        self.lines = lines = Channel[bytes](256, name="lines")
-        self.findings = findings = Findings()
+    collect: TaskHandle[None]
+    write: TaskHandle[int]
+    """How many lines were written."""
+
+    def __init__(self, root: bytes, is_folder: bool, output: Output) -> None:
+        self.folders = Channel[bytes](1, name="folders")
+        self.listings = Channel[Listing](8, name="listings")
+        self.paths = Channel[bytes](256, name="paths")
+        self.hashed = Channel[bytes](256, name="hashed")
+        self.skipped = Channel[Skipped](256, name="skipped")
+        self.lines = Channel[bytes](256, name="lines")
         self.may_write = Event(name="may write")
-        self.written = 0
+        self._root = root
+        self._is_folder = is_folder
         self._output = output
-        self._check = check
+        self._findings = Findings()
         self._tallies = [Tally() for _ in range(HASHERS)]
-        self.finished = finished = Channel[Stage](5, name="finished")
 
-        async def walking() -> None:
-            await walk(root, is_folder, folders, listings, paths.sender(), skipped.sender())
-
-        self.list = Stage(
-            "list",
-            "thread",
-            [partial(list_folders, folders, listings)],
-            takes=[folders],
-            gives=[listings],
-            finished=finished,
+    def start(self, group: TaskGroup) -> None:
+        """Start the stages, in `group`."""
+        paths, skipped, lines = self.paths.sender(), self.skipped.sender(), self.lines.sender()
+        group.start_thread(list_folders, self.folders, self.listings, name="list")
+        group.start_async(walk, self._root, self._is_folder, self.folders, self.listings, paths, skipped, name="walk")
+        group.start_thread(self._hash, name="hash")
+        self.collect = group.start_async(
+            collect, self.hashed, self.skipped, lines, self._findings, backend="trio", name="collect"
         )
-        self.walk = Stage(
-            "walk",
-            "asyncio",
-            [lambda: asyncio.run(walking())],
-            takes=[listings],
-            gives=[folders, paths],
-            finished=finished,
-        )
-        self.hash = Stage(
-            "hash",
-            f"{HASHERS} threads",
-            [partial(hash_files, paths, hashed, skipped, output.identities, t) for t in self._tallies],
-            takes=[paths],
-            gives=[hashed, skipped],
-            finished=finished,
-        )
-        self.collect = Stage(
-            "collect",
-            "trio",
-            [lambda: trio.run(collect, hashed, skipped, lines.sender(), findings)],
-            takes=[hashed, skipped],
-            gives=[lines],
-            finished=finished,
-        )
-        self.write = Stage(
-            "write",
-            "thread",
-            [self._write_lines],
-            takes=[lines],
-            gives=[],
-            finished=finished,
-        )
-        self.stages = [self.walk, self.list, self.hash, self.collect, self.write]
+        self.write = group.start_thread(self._write, name="write")
 
-    @property
-    def channels(self) -> list[Channel[Any]]:
-        return [self.folders, self.listings, self.paths, self.hashed, self.skipped, self.lines]
+    def _hash(self) -> None:
+        """The last of several threads to end closes: a group of their own tells when that is."""
+        with TaskGroup(name="hash") as group:
+            for n, tally in enumerate(self._tallies):
+                group.start_thread(
+                    hash_files,
+                    *(self.paths, self.hashed, self.skipped, self._output.identities, tally),
+                    name=f"hash-{n}",
+                )
+        self.hashed.close()
+        self.skipped.close()
 
-    def start(self) -> None:
-        for stage in self.stages:
-            stage.start()
-
-    def interrupt(self, cause: BaseException) -> None:
-        """End all stages. What is already hashed and skipped still arrives, and is counted."""
-        for unread in (self.folders, self.listings, self.paths):
-            unread.cancel(cause)
-        for done in (self.hashed, self.skipped):
-            done.close(cause)
-
-    def _write_lines(self) -> None:
-        """The last stage. A run that broke raises in the first line: nothing is written."""
+    def _write(self) -> int:
         records = list(self.lines)
         records.sort()
         self.may_write.wait().sync()
-        self._output.write(map(line, records), self._check)
-        self.written = len(records)
+        self._output.write(map(line, records))
+        return len(records)
+
+    def findings(self) -> Findings:
+        """Once all has ended: what was left out. After an interrupt nobody has collected the last of it."""
+        self._findings.add(self.skipped.drain())
+        return self._findings
 
     def snapshot(self) -> Snapshot:
         """How far everybody is. Never blocks: each number is right, not all of the same instant."""
         files = sum(tally.files for tally in self._tallies)
         read = sum(tally.bytes for tally in self._tallies)
-        done = {
-            self.walk: f"{self.paths.statistics().sent:,} found",
-            self.list: f"{self.folders.statistics().received:,} folders",
-            self.hash: f"{files:,} files, {read / 1e6:,.1f} MB",
-            self.collect: f"{self.hashed.statistics().received:,} digests",
-            self.write: f"{self.lines.statistics().received:,} lines",
-        }
+
+        def stage(name: str, world: str, done: str, *gives: Channel[Any]) -> StageCount:
+            return StageCount(name, world, done, [(str(channel.name), channel.statistics()) for channel in gives])
+
         return Snapshot(
             files,
             read,
             [
-                StageCount(
-                    stage.name,
-                    stage.world,
-                    done[stage],
-                    [(str(channel.name), channel.statistics()) for channel in stage.gives],
-                )
-                for stage in self.stages
+                stage("walk", "asyncio", f"{self.paths.statistics().sent:,} found", self.folders, self.paths),
+                stage("list", "thread", f"{self.folders.statistics().received:,} folders", self.listings),
+                stage(
+                    *("hash", f"{HASHERS} threads", f"{files:,} files, {read / 1e6:,.1f} MB"),
+                    *(self.hashed, self.skipped),
+                ),
+                stage("collect", "trio", f"{self.hashed.statistics().received:,} digests", self.lines),
+                stage("write", "thread", f"{self.lines.statistics().received:,} lines"),
             ],
         )
 
     def busiest(self) -> str:
         """The channel with the most sent; of several, the one that was fuller at its peak."""
-        statistics = [(channel.name, channel.statistics()) for channel in self.channels]
+        channels = (self.folders, self.listings, self.paths, self.hashed, self.skipped, self.lines)
+        statistics = [(channel.name, channel.statistics()) for channel in channels]
         name, most = max(statistics, key=lambda item: (item[1].sent, item[1].peak / item[1].capacity))
         return f"{name}: {most.sent:,} sent, peak {most.peak} of {most.capacity}"

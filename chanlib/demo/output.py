@@ -6,9 +6,10 @@ import os
 import secrets
 import select
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+from .. import checkpoint
 from .hashing import Identity
 
 __all__ = ["NotWritten", "Output", "Replacement", "Stream", "open_output"]
@@ -37,11 +38,8 @@ class Output(Protocol):
     name: str
     identities: set[Identity]
 
-    def write(self, lines: Iterable[bytes], check: Callable[[], None]) -> None:
-        """Write all of `lines`; `check` is called often and raises if the run is to end.
-
-        Raises `NotWritten`.
-        """
+    def write(self, lines: Iterable[bytes]) -> None:
+        """Write all of `lines`. It can be cancelled in the middle. Raises `NotWritten`."""
 
     def kept(self) -> str:
         """What became of it when the run was cut short, for people."""
@@ -63,8 +61,8 @@ class Stream:
         self._step = CHUNK if regular else PIPE_CHUNK
         self._written = 0
 
-    def write(self, lines: Iterable[bytes], check: Callable[[], None]) -> None:
-        check()
+    def write(self, lines: Iterable[bytes]) -> None:
+        checkpoint().sync()
         try:
             for chunk in _chunks(lines):
                 rest = memoryview(chunk)
@@ -73,7 +71,7 @@ class Stream:
                         count = os.write(self._fd, rest[: self._step])
                         self._written += count
                         rest = rest[count:]
-                    check()
+                    checkpoint().sync()
         except OSError as error:
             raise NotWritten(self.name, error) from error
 
@@ -112,14 +110,14 @@ class Replacement:
                 pass  # somebody else's file, in a folder that we may write to
         os.chmod(self._temporary, stat.S_IMODE(old.st_mode))
 
-    def write(self, lines: Iterable[bytes], check: Callable[[], None]) -> None:
+    def write(self, lines: Iterable[bytes]) -> None:
         try:
             for chunk in _chunks(lines):
                 rest = memoryview(chunk)
                 while rest:
-                    check()
+                    checkpoint().sync()
                     rest = rest[os.write(self._fd, rest) :]
-            check()
+            checkpoint().sync()
             os.replace(self._temporary, self._path)
         except OSError as error:
             raise NotWritten(self.name, error) from error

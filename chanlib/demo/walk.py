@@ -36,11 +36,12 @@ async def walk(
     paths: SendView[bytes],
     skipped: SendView[Skipped],
 ) -> None:
-    """Send the path of every regular file below `root` to `paths`."""
-    if not is_folder:
+    """Send the path of every regular file below `root` to `paths`; then close `folders` and `paths`."""
+    pending: list[bytes] = []
+    if is_folder:
+        pending.append(root)
+    else:
         await paths.send(root)
-        return
-    pending = [root]
     handed_out = 0
     while pending or handed_out:
         match await select(
@@ -55,6 +56,8 @@ async def walk(
                 pending += reversed(listing.folders)
                 await skipped.send_all(listing.skipped)
                 await paths.send_all(listing.files)
+    folders.close()
+    paths.close()
 
 
 def list_folders(folders: ReceiveSide[bytes], listings: SendSide[Listing]) -> None:

@@ -18,9 +18,9 @@ __all__ = ["Acquire", "Counter"]
 class Counter(Queued):
     __slots__ = ("_free",)
 
-    def __init__(self, free: int) -> None:
+    def __init__(self, free: Any) -> None:
         super().__init__()
-        self._free = free
+        self._free: Any = free  # an integer, or math.inf
 
     def _put_back(self, units: int) -> None:
         """Under the lock: so many more are free."""

@@ -44,7 +44,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ...errors import WouldBlock
-from ..lane import World, current_task, gate, lanes, modules, refuse_loop, running_loop, turn, world
+from ..lane import World, current_task, gate, lanes, modules, refuse_loop, running_loop, scoped, turn, world
 from ..parking import waiter_here
 from ..unraisable import report
 from .source import Reentered
@@ -91,6 +91,8 @@ next(DONE, None)
 
 def seconds(value: float, argument: str) -> float:
     """A duration given by the user: any real number, negative counts as 0, NaN is refused."""
+    if type(value) is float and value >= 0.0:  # so it is no NaN
+        return value
     try:
         if isinstance(value, (str, bytes, bytearray)):
             raise TypeError
@@ -101,7 +103,7 @@ def seconds(value: float, argument: str) -> float:
         raise TypeError(f"{argument} must be a number of seconds (math.inf is allowed), not {value!r}") from None
     if math.isnan(number):
         raise ValueError(f"{argument} must be a number of seconds (math.inf is allowed), not NaN")
-    return max(number, 0.0)
+    return number if number > 0.0 else 0.0
 
 
 class Op(_Performable[T_co]):
@@ -187,14 +189,17 @@ class Op(_Performable[T_co]):
             raise twice(self)
         self._src = None  # at once: of two threads one performs it
         limit = None
-        if timeout is not None or running_loop() is not None or "trio" in modules:
+        if timeout is not None or running_loop() is not None or scoped or "trio" in modules:
+            lane = lanes.lane
             try:
-                refuse_loop(lanes.lane, "sync()")
+                refuse_loop(lane, "sync()")
                 limit = None if timeout is None else seconds(timeout, "timeout")
             except Exception:
                 self._polled = True  # the caller knows by this error: no warning on top
                 self._src = src
                 raise
+            if lane.token is not None:
+                lane.token.check()
         got = self._now(src)
         if got is PENDING:
             lane = lanes.lane
@@ -242,6 +247,7 @@ class Op(_Performable[T_co]):
                 got = self._enroll(src, waiter)
                 if got is not PENDING:
                     return got  # type: ignore[no-any-return]
+                waiter.since = monotonic()
                 yield from waiter.park()
                 committed = not self._retract(waiter)
             except GeneratorExit:  # perhaps run by the collector, in the middle of another operation
@@ -260,6 +266,7 @@ class Op(_Performable[T_co]):
                 committed = True
             if committed:
                 return self._collect(waiter)  # type: ignore[no-any-return]
+            waiter.check()
             # woken to look again: a timer, a descriptor, or a peer that was interrupted half way
             got = self._now(src)
             if got is not PENDING:

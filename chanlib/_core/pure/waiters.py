@@ -80,8 +80,9 @@ class Claimable:
 class Waiter(Claimable):
     """One blocked operation in some world: how it parks, how it is woken, what bounds its sleep."""
 
-    __slots__ = ("fds", "until")
+    __slots__ = ("fds", "since", "until")
 
+    since: float  # on `monotonic`: when it was parked, for those who look from outside
     until: float | None  # seconds from parking after which to look again
     fds: list[tuple[int, bool]] | None  # descriptors to watch: (fd, for writing?)
 
@@ -122,6 +123,9 @@ class Waiter(Claimable):
     def park(self) -> Iterable[Any]:
         """Sleep until woken. Returns for whatever reason; raises only what the world throws in."""
         raise NotImplementedError
+
+    def check(self) -> None:
+        """Nothing has happened: raise, if that is so because whoever waited has been cancelled."""
 
     def keep(self, error: BaseException) -> bool:
         """`error` hit an operation that had happened and cannot be undone: return its result all the same?"""

@@ -1,0 +1,48 @@
+"""Waiting, in tests of groups, for something that others do: one form for every backend, and for plain threads."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable
+
+import pytest
+
+from chanlib import CancelScope, checkpoint
+from chanlib._core.lane import running_loop
+
+ALL = ("asyncio", "uvloop", "trio", "threads")
+
+NET = 20.0  # seconds: a safety net
+
+
+async def until(predicate: Callable[[], object], within: float = NET) -> None:
+    """Wait until `predicate()` holds, letting tasks and threads go on; no cancellation of a scope cuts it."""
+    end = time.monotonic() + within
+    turns = 0
+    with CancelScope(shield=True):
+        while not predicate():
+            await checkpoint()
+            turns += 1
+            if turns > 50:
+                time.sleep(0.0005)  # it is for another thread to do: let it
+            assert time.monotonic() < end, f"not within {within} s: {predicate}"
+
+
+def until_here(predicate: Callable[[], object]) -> None:
+    """`until` for plain code in a thread."""
+    assert running_loop() is None
+    end = time.monotonic() + NET
+    while not predicate():
+        time.sleep(0.0005)
+        assert time.monotonic() < end, f"not within {NET} s: {predicate}"
+
+
+def marks(backend: str) -> list[pytest.MarkDecorator]:
+    lacking = backend == "uvloop" and importlib.util.find_spec("uvloop") is None
+    return [pytest.mark.skipif(lacking, reason="no uvloop for this interpreter")]
+
+
+def on(*backends: str) -> pytest.MarkDecorator:
+    """A test for some backends only, in place of the fixture."""
+    return pytest.mark.parametrize("backend", [pytest.param(name, marks=marks(name)) for name in backends])
