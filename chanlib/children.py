@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
@@ -143,8 +144,12 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
         token.cancel((child and child._reason) or scope._called or _reason_of(cut))
         if given_up:
             raise
-        with CancelScope(shield=True):
-            await Passed(job)
+        while not job._set:
+            try:
+                with CancelScope(shield=True):
+                    await Passed(job)
+            except asyncio.CancelledError:  # natively once more: the thread is waited for all the same
+                pass
         if isinstance(job.error, Cancelled):
             raise
     if job.error is not None:

@@ -243,7 +243,7 @@ async def _race(things: list[Any], forgiving: bool) -> Raced[Any]:
         results = [(index, handle.wait().poll()) for index, handle in enumerate(handles) if _has_result(handle)]
         index = handles.index(winner)
         return Raced(index, winner.wait().poll(), [pair for pair in results if pair[0] != index])
-    if winner is not None and len(errors) == 1:
+    if winner is not None and winner.exception is not None and len(errors) == 1:
         try:
             raise errors[0]
         finally:

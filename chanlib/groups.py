@@ -19,8 +19,10 @@ Invariants, under the group's lock:
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import math
+import os
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -45,7 +47,7 @@ from .children import (
     in_this_thread,
 )
 from .completions import Completions
-from .errors import Cancelled, ChannelClosed
+from .errors import Cancelled, ChannelClosed, TaskCancelled
 from .handles import TaskHandle, called
 from .run import BackendName, check_backend, run
 from .scopes import CancelScope
@@ -89,6 +91,7 @@ class TaskGroup(Counter):
     __slots__ = (
         "_backend",
         "_children",
+        "_ending",
         "_errors",
         "_idlers",
         "_limit",
@@ -122,6 +125,7 @@ class TaskGroup(Counter):
         self._parent: TaskHandle[Any] | None = None
         self._children: dict[TaskHandle[Any], None] = {}
         self._queued: deque[TaskHandle[Any]] = deque()
+        self._ending: TaskHandle[Any] | None = None  # whose place is being passed on
         self._errors: list[BaseException] = []
         self._streams: list[weakref.ref[Completions]] = []
         self._idlers = WaitQueue()  # who wait for there to be no child
@@ -153,23 +157,23 @@ class TaskGroup(Counter):
             if not self._only_cancelled(error):
                 self._errors.append(error)
             self._scope.cancel(f"the block of {self!r} has failed" if self._errors else None)
-        try:
-            await self._nursery.close(self, isinstance(error, KeyboardInterrupt))
-        except BaseException as cut:
-            if not self._only_cancelled(cut):
-                self._errors.append(cut)
-            elif final is None:
-                final = cut
-        finally:
-            self._state = "ended"
-            entered.discard(self)
-            if self._children and self._backend.name != "threads":
-                for child in list(self._children):  # cancelled natively before it had begun: nobody has told us
-                    coroutine = child._coroutine
-                    self._nursery.discard(child)
-                    self._end(child, "cancelled")
-                    if coroutine is not None:
-                        coroutine.close()
+        interrupted = isinstance(error, KeyboardInterrupt)
+        while True:
+            try:
+                await self._nursery.close(self, interrupted)
+            except BaseException as cut:
+                interrupted = interrupted or not self._only_cancelled(cut)
+                if not self._only_cancelled(cut):
+                    self._errors.append(cut)
+                    if self._nursery.anywhere and isinstance(cut, KeyboardInterrupt) and len(self):
+                        self._state = "ended"  # who is left is left
+                elif final is None:
+                    final = cut
+            if self._locked(self._is_over):
+                break
+        entered.discard(self)
+        if self._children and not self._nursery.anywhere:
+            self._sweep()
         try:
             if self._errors:
                 final = self._raised()
@@ -198,18 +202,44 @@ class TaskGroup(Counter):
         kinds = (self._backend.cancelled, Cancelled)
         if isinstance(error, kinds):
             return True
-        if isinstance(error, ChannelClosed):
-            # a sibling closed its end when it was cancelled: to who is cancelled himself, that is the cancellation
-            return isinstance(error.cause, kinds) and self._backend.until() == -math.inf
+        if isinstance(error, TaskCancelled) or (isinstance(error, ChannelClosed) and isinstance(error.cause, kinds)):
+            # a sibling was cancelled, and closed its end: to who is cancelled himself, that is the cancellation
+            return self._backend.until() == -math.inf
         if isinstance(error, BaseExceptionGroup):  # not by `split`, which is the user's if the class is
             return all(map(self._only_cancelled, cast("BaseExceptionGroup[BaseException]", error).exceptions))
         return False
+
+    def _without_cancelled(self, error: BaseException) -> BaseException:
+        """What is left of a group of errors."""
+        assert self._backend is not None
+        try:
+            rest = cast("BaseExceptionGroup[BaseException]", error).split((self._backend.cancelled, Cancelled))[1]
+        except Exception:  # of a class of the user's
+            return error
+        return error if rest is None else rest
 
     def _raised(self) -> BaseException:
         """All errors as one, none of them twice."""
         errors = list({id(error): error for error in self._errors}.values())
         self._errors = []
         return BaseExceptionGroup(f"errors in {self!r}", errors)
+
+    def _is_over(self) -> bool:
+        """Under the lock: nobody is started from now on, unless somebody has just been, by another thread."""
+        if not (self._nursery.anywhere and self._children):
+            self._state = "ended"
+        return self._state == "ended"
+
+    def _sweep(self) -> None:
+        """Children that were cancelled natively before they had begun: nobody has told us."""
+        self._scope.cancel()
+        for child in list(self._children):
+            coroutine = child._coroutine
+            if child._state == "running":
+                self._nursery.discard(child)
+            self._end(child, "cancelled")
+            if coroutine is not None:
+                coroutine.close()
 
     # ------------------------------------------------------------- starting
     def start_soon(
@@ -280,6 +310,7 @@ class TaskGroup(Counter):
                 value = await coroutine
             except BaseException as error:
                 if not status.called:
+                    child._reason = ""  # whose scope it was in is no matter of those who are queued
                     self._end(child, "cancelled")
                     raise
                 if self._failed(child, error):
@@ -332,7 +363,10 @@ class TaskGroup(Counter):
         check_backend(backend)
 
         def live() -> T:
-            return run(fn, *args, backend=backend)
+            try:
+                return run(fn, *args, backend=backend)
+            except asyncio.CancelledError as error:  # natively, in there
+                raise Cancelled(str(error)) from error
 
         return self.start_thread(live, name=called(fn, name))
 
@@ -370,8 +404,10 @@ class TaskGroup(Counter):
     def _start(self, child: TaskHandle[Any]) -> None:
         life, coroutine = self._live(child), child._coroutine
         try:
-            self._children[child] = None
-            child._state = "running"
+            if self._nursery.anywhere:
+                self._locked(self._accept, child)
+            else:
+                self._accept(child)
             self._nursery.start(life, child)
         except BaseException:  # no thread can be had; the loop is closed; an interrupt
             if self._nursery.revoke(child):
@@ -380,6 +416,12 @@ class TaskGroup(Counter):
                 if coroutine is not None:
                     coroutine.close()
             raise
+
+    def _accept(self, child: TaskHandle[Any]) -> None:
+        if self._state == "ended":
+            raise RuntimeError(f"{self!r} has ended: children can be started until its block has been left")
+        self._children[child] = None
+        child._state = "running"
 
     # ------------------------------------------------------------- the life of a child
     async def _live(self, child: TaskHandle[Any]) -> None:
@@ -405,7 +447,9 @@ class TaskGroup(Counter):
             return True
         if self._only_cancelled(error):
             self._end(child, "cancelled")
-            return self._nursery.wants_cancelled
+            return self._nursery.wants_cancelled and _has(error, self._backend.cancelled)  # type: ignore[union-attr]
+        if isinstance(error, BaseExceptionGroup) and _has(error, Cancelled, self._backend.cancelled):  # type: ignore[union-attr]
+            error = self._without_cancelled(error)
         child._left = error
         child._traceback = error.__traceback__
         grave = not isinstance(error, Exception)
@@ -418,32 +462,14 @@ class TaskGroup(Counter):
 
     def _end(self, child: TaskHandle[Any], state: str) -> None:
         try:
-            following = self._locked(self._end_locked, child, state)
-            while following is not None and self._is_cancelled(child):
-                coroutine = following._coroutine
-                following = self._locked(self._end_locked, following, "cancelled")
-                if coroutine is not None:
-                    coroutine.close()
+            self._locked(self._end_locked, child, state)
         except Reentered as inside:
             inside.source._defer(lambda: self._end(child, state))
-            return
-        if following is not None:
-            context, following._native = following._native, None
-            try:
-                context.run(self._start, following)
-            except Exception as error:
-                self._failed(following, error)
 
-    def _is_cancelled(self, child: TaskHandle[Any]) -> bool:
-        """Asked by `child` at its end: has the group been cancelled, by its own scope or one around it?"""
-        assert self._backend is not None
-        return self._scope.cancel_called or (child._reason is None and self._backend.until() == -math.inf)
-
-    def _end_locked(self, child: TaskHandle[Any], state: Any) -> TaskHandle[Any] | None:
-        """Under the lock: the child that is to have its place, or None."""
+    def _end_locked(self, child: TaskHandle[Any], state: Any) -> None:
         if child.done:  # an interrupt has come in between
-            return None
-        queued = child in self._queued if self._queued else False
+            return
+        queued = child._state == "queued"
         child._state = state
         child._coroutine = None
         self._children.pop(child, None)
@@ -461,19 +487,53 @@ class TaskGroup(Counter):
                     stream._put(child)
         if not self._children:
             self._after += [waiter for waiter in self._idlers if waiter.waiting()]
-        if self._limit is None:
-            return None
         if queued:
-            self._queued.remove(child)
-            return None
-        self._free += 1  # may be below zero before that: `start` takes a place that is not there
-        if self._queued and self._free >= 1:
+            self._queued.remove(child)  # mostly the first
+        elif self._limit is not None:
+            self._free += 1  # may be below zero before that: `start` takes a place that is not there
+            self._ending = child
+            self._serve()
+            self._ending = None
+
+    def _serve(self) -> None:
+        """Under the lock: places are free. Those who are queued come first."""
+        while self._queued and self._free >= 1:
             self._free -= 1
-            following = self._queued.popleft()
-            following._state = "running"
-            return following
-        self._serve()
-        return None
+            child = self._queued.popleft()
+            child._state = "running"
+            self._after.append(_Turn(self, child, self._ending))
+        super()._serve()
+
+    def _take_turn(self, child: TaskHandle[Any], ended: TaskHandle[Any] | None) -> None:
+        """A queued child has a place: that of `ended`, or one that was given back."""
+        if self._is_cancelled(ended):
+            for coroutine in self._locked(self._drop_queued, child):
+                coroutine.close()
+        else:
+            context, child._native = child._native, None
+            assert self._backend is not None
+            self._backend.call(lambda: self._start_now(context, child))
+
+    def _drop_queued(self, first: TaskHandle[Any]) -> list[Coroutine[Any, Any, Any]]:
+        """Under the lock: none of those who are queued is to run, nor `first`, who has got a place."""
+        children = [*self._queued, first]
+        coroutines = [child._coroutine for child in children if child._coroutine is not None]
+        for child in children:
+            self._end_locked(child, "cancelled")
+        return coroutines
+
+    def _start_now(self, context: contextvars.Context, child: TaskHandle[Any]) -> None:
+        try:
+            context.run(self._start, child)
+        except Exception as error:
+            self._failed(child, error)
+
+    def _is_cancelled(self, ended: TaskHandle[Any] | None) -> bool:
+        """Asked by `ended` at its end: has the group been cancelled, by its own scope or one around it?"""
+        assert self._backend is not None
+        if self._scope.cancel_called:
+            return True
+        return ended is not None and ended._reason is None and self._backend.until() == -math.inf
 
     # ------------------------------------------------------------- cancelling
     def cancel(self, reason: str | None = None) -> None:
@@ -546,6 +606,29 @@ class TaskGroup(Counter):
         return f"<TaskGroup {label} {self._state}, {len(self._children)} children>"
 
 
+def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
+    """Is it of one of `kinds`, or a group that has such a one?"""
+    if isinstance(error, BaseExceptionGroup):
+        return any(_has(one, *kinds) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
+    return isinstance(error, kinds)
+
+
+class _Turn:
+    """A queued child that has got a place: to be started once the lock is free."""
+
+    __slots__ = ("child", "ended", "group")
+
+    def __init__(self, group: TaskGroup, child: TaskHandle[Any], ended: TaskHandle[Any] | None) -> None:
+        self.group = group
+        self.child: TaskHandle[Any] | None = child
+        self.ended = ended
+
+    def wake(self) -> None:
+        child, self.child = self.child, None
+        if child is not None:
+            self.group._take_turn(child, self.ended)
+
+
 class _Place(Acquire):
     """Waiting for a place in a group."""
 
@@ -575,3 +658,14 @@ class _Empty(Leaf[None]):
 
     def _describe(self, group: TaskGroup) -> str:
         return f"the last child of {group!r} to end"
+
+
+def _after_fork_in_child() -> None:
+    for group in list(entered):
+        if group._backend is not None and group._backend.name == "threads":
+            group._children.clear()  # their threads live in the parent
+            group._queued.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

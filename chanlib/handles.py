@@ -67,10 +67,10 @@ class TaskHandle(Generic[T_co]):
     # ------------------------------------------------------------- waiting
     def wait(self) -> Op[T_co]:
         """Wait until the child has ended: its result, or its exception, or `TaskCancelled`, raised."""
-        if self._ended is None:
-            self._owner._locked(self._watch)
-        assert self._ended is not None
-        return Passed(self._ended)
+        ended = self._ended
+        if ended is None:
+            ended = self._owner._locked(self._watch)
+        return Passed(ended)
 
     __op__ = wait
 
@@ -81,11 +81,15 @@ class TaskHandle(Generic[T_co]):
         """As `wait().sync(timeout)`: for a thread that may block."""
         return self.wait().sync(timeout)
 
-    def _watch(self) -> None:
-        if self._ended is None:
-            ended = _Ended(self)
-            ended._set = self.done
-            self._ended = ended
+    def _watch(self) -> _Ended:
+        if self._ended is not None:
+            return self._ended
+        ended = _Ended(self)
+        if self.done:
+            ended._set = True
+        else:
+            self._ended = ended  # a cycle, until it is done
+        return ended
 
     def _outcome(self) -> T_co:
         if self._state == "cancelled":
@@ -165,6 +169,8 @@ class _Ended(Latch):
             self._locked(self._open)
         except Reentered as inside:
             inside.source._defer(self.wake)
+        else:
+            self.handle._ended = None
 
     def __repr__(self) -> str:
         return f"the end of {self.handle!r}"

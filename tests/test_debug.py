@@ -657,14 +657,13 @@ def test_looking_in_a_loop_neither_raises_nor_disturbs_those_who_run(backend: st
     seconds = 1.0
     errors: list[BaseException] = []
     stop = threading.Event()
-    looks = [0, 0]
+    looks = [0]
 
     def look() -> None:
         try:
             while not stop.is_set():
                 text = str(tree())
                 looks[0] += 1
-                looks[1] += "receive on" in text or "send to" in text
                 assert "could not be seen" not in text, text
         except BaseException as error:
             errors.append(error)
@@ -715,7 +714,6 @@ def test_looking_in_a_loop_neither_raises_nor_disturbs_those_who_run(backend: st
             stop.set()
     assert errors == []
     assert looks[0] > 3
-    assert looks[1]
 
 
 # ------------------------------------------------------------- debug mode

@@ -8,10 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 
-from chanlib import CancelScope, Event, TaskGroup, open_channel, run, scopes, sleep
+from chanlib import CancelScope, Event, TaskGroup, TaskHandle, checkpoint, open_channel, run, scopes, sleep
+from chanlib._core import backend_threads
 
 
 @pytest.fixture
@@ -102,3 +105,128 @@ def test_an_idle_thread_does_not_bear_the_name_of_a_child_that_has_ended() -> No
     while any(thread.name == "a child" for thread in threading.enumerate()):
         assert time.monotonic() < end
         time.sleep(0.001)
+
+
+@pytest.mark.parametrize("how", ["refused", "cancelled"])
+def test_a_place_that_spawn_gives_back_goes_to_who_is_queued(backend: Any, how: str) -> None:
+    async def main() -> str:
+        gate = Event()
+
+        async def first() -> None:
+            await gate.wait()
+
+        async def spawner() -> None:
+            wrong: Any = len
+            with pytest.raises(TypeError) if how == "refused" else nullcontext():
+                await (group.spawn(wrong, "") if how == "refused" else group.spawn(sleep, 0))
+
+        async def ender() -> None:
+            await gate.wait()
+            queued.append(group.start_soon(give))  # the spawner has just got the place, or is about to
+            if how == "cancelled":
+                spawning.cancel()
+
+        async def give() -> str:
+            return "ran"
+
+        queued: list[TaskHandle[str]] = []
+        async with TaskGroup(limit=1) as group, TaskGroup() as others:
+            group.start_soon(first)
+            spawning = others.start_soon(spawner)
+            while not group._waiting():
+                await checkpoint()
+            others.start_soon(ender)
+            gate.set()
+        return await queued[0]
+
+    assert run(main, backend=backend) == "ran"
+
+
+def test_a_long_queue_is_cancelled_without_a_deep_stack(backend: Any) -> None:
+    async def main() -> None:
+        ran: list[int] = []
+
+        async def work() -> None:
+            ran.append(1)
+
+        async with TaskGroup(limit=1) as group:
+            group.start_soon(Event().wait)
+            handles = [group.start_soon(work) for _ in range(3 * sys.getrecursionlimit())]
+            await sleep(0)
+            group.cancel()
+        assert all(handle.cancelled for handle in handles)
+        assert not ran
+
+    run(main, backend=backend)
+
+
+class Falsy(Exception):
+    def __bool__(self) -> bool:
+        return False
+
+
+class Sealed(ExceptionGroup[Exception]):
+    def split(self, *_: Any) -> Any:
+        raise RuntimeError("not to be split")
+
+
+@pytest.mark.parametrize("error", [Falsy(), Sealed("sealed", [ValueError()])], ids=["falsy", "sealed"])
+def test_errors_with_a_mind_of_their_own(backend: Any, error: Exception) -> None:
+    async def bad() -> None:
+        raise error
+
+    async def main() -> None:
+        async with TaskGroup() as group:
+            group.start_soon(bad)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        run(main, backend=backend)
+    (one,) = caught.value.exceptions
+    assert one is error or (
+        isinstance(one, ExceptionGroup) and one.exceptions == error.exceptions
+    )  # trio's scopes copy
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_interrupt_that_cuts_the_start_of_a_thread(monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
+    """The child either runs, and is cancelled and waited for, or never runs."""
+    original = backend_threads.start_thread
+    ran: list[str] = []
+
+    def cut(job: Any, name: str) -> None:
+        if begun:
+            original(job, name)
+            while not ran:
+                time.sleep(0.001)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def child() -> None:
+        ran.append("begun")
+        try:
+            Event().wait().sync()
+        finally:
+            ran.append("ended")
+
+    monkeypatch.setattr(backend_threads, "start_thread", cut)
+    with pytest.raises(BaseExceptionGroup) as caught, TaskGroup() as group:
+        group.start_thread(child)
+    assert [type(error) for error in caught.value.exceptions] == [KeyboardInterrupt]
+    assert ran == (["begun", "ended"] if begun else [])
+    assert len(group) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_can_leave_a_group_whose_threads_live_in_the_parent() -> None:
+    stop = Event()
+    with TaskGroup() as group:
+        group.start_thread(stop.wait().sync)
+        child = os.fork()
+        if child == 0:
+            try:
+                run_to_the_end = len(group) == 0
+            finally:
+                os._exit(0 if run_to_the_end else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        stop.set()

@@ -351,6 +351,7 @@ class Interrupted:
 
 def at_any_bytecode(function: Any, attempt: Callable[[Interrupted], None], act: Callable[[], object]) -> int:
     """`attempt(interrupted)` for each bytecode of `function` in turn, while there is a further one."""
+    attempt(Interrupted(function, 0, act))  # CPython 3.12 begins to trace bytecodes with the second one
     for place in range(500):
         interrupted = Interrupted(function, place, act)
         attempt(interrupted)

@@ -113,6 +113,7 @@ class _Nursery:
     group: Any
 
     wants_cancelled = False
+    anywhere = False
 
     async def open(self) -> None:
         if _group_class is None:

@@ -62,13 +62,13 @@ def in_thread(function: Callable[[], object], token: Token, name: str) -> None:
                 function()
         except Cancelled:  # of a scope above
             pass
+        finally:
+            lane = lanes.lane
+            if lane.token is not None:  # a scope was left open: the next job of this thread is not in it
+                lane.leave(None)
 
-    try:
-        start_thread(partial(contextvars.copy_context().run, live), name)
-    except BaseException:  # none can be had
-        if token.parent is not None:
-            token.parent.below.discard(token)
-        raise
+    # no frame keeps the context: it leads to the child, and an error of the child to all frames
+    start_thread(partial(contextvars.copy_context().run, live), name)
 
 
 class _Nursery:
@@ -77,6 +77,7 @@ class _Nursery:
     __slots__ = ("scope",)
 
     wants_cancelled = False
+    anywhere = True
 
     def __init__(self, scope: Token) -> None:
         self.scope = scope
@@ -96,7 +97,10 @@ class _Nursery:
 
     def revoke(self, child: Child) -> bool:
         token = child._native
-        return token is None or token.claim()
+        if token is not None and not token.claim():
+            return False
+        self.scope.below.discard(token)
+        return True
 
     def discard(self, child: Child) -> None:
         pass

@@ -55,6 +55,7 @@ class _Nursery:
     nursery: trio.Nursery
 
     wants_cancelled = True  # else it does not know that the host was cancelled while it waited
+    anywhere = False
 
     async def open(self) -> None:
         self.manager = trio.open_nursery()

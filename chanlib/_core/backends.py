@@ -66,6 +66,7 @@ class Nursery(Protocol):
     """Starts children. They are cancelled by the scope that it was opened in."""
 
     wants_cancelled: bool  # is a child that was cancelled by a scope to end with that error?
+    anywhere: bool  # may children be started from any thread?
 
     async def open(self) -> None: ...
 
