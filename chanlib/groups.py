@@ -445,10 +445,12 @@ class TaskGroup(Counter):
         if isinstance(error, GeneratorExit):
             self._end(child, "cancelled")
             return True
+        assert self._backend is not None
+        native = self._backend.cancelled
         if self._only_cancelled(error):
             self._end(child, "cancelled")
-            return self._nursery.wants_cancelled and _has(error, self._backend.cancelled)  # type: ignore[union-attr]
-        if isinstance(error, BaseExceptionGroup) and _has(error, Cancelled, self._backend.cancelled):  # type: ignore[union-attr]
+            return self._nursery.wants_cancelled and _has(error, native)
+        if _has(error, native, Cancelled):  # beside others, in a group
             error = self._without_cancelled(error)
         child._left = error
         child._traceback = error.__traceback__
