@@ -142,7 +142,7 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
         child = current_child.get()
         given_up = abandon and job.abandon()
         token.cancel((child and child._reason) or scope._called or _reason_of(cut))
-        if given_up:
+        if given_up or isinstance(cut, GeneratorExit):  # its loop is over: nobody can wait here
             raise
         while not job._set:
             try:
@@ -150,7 +150,7 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
                     await Passed(job)
             except asyncio.CancelledError:  # natively once more: the thread is waited for all the same
                 pass
-        if isinstance(job.error, Cancelled):
+        if isinstance(job.error, Cancelled) or isinstance(cut, KeyboardInterrupt | SystemExit):
             raise
     if job.error is not None:
         raise job.error

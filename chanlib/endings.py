@@ -7,7 +7,7 @@ from .blocks import ClosedAtEnd
 from .checks import check_cause
 from .errors import BrokenChannel, ChannelClosed, EndOfChannel, HandleClosed
 
-__all__ = ["Closes", "Ending"]
+__all__ = ["Closes", "Ending", "Told"]
 
 
 class Closes(Source):
@@ -40,7 +40,19 @@ class Closes(Source):
             self._after.append(self._closing)
 
 
-class _Closing(Latch):
+class Told(Latch):
+    """A latch that opens once the lock of another source is free: it is put among what that wakes (`_after`)."""
+
+    __slots__ = ()
+
+    def wake(self) -> None:
+        try:
+            self._locked(self._open)
+        except Reentered as inside:
+            inside.source._defer(self.wake)
+
+
+class _Closing(Told):
     """What `wait_closed` waits for."""
 
     __slots__ = ("_source",)
@@ -48,13 +60,6 @@ class _Closing(Latch):
     def __init__(self, source: Source) -> None:
         super().__init__()
         self._source = source
-
-    def wake(self) -> None:
-        """Once the lock of the source is free."""
-        try:
-            self._locked(self._open)
-        except Reentered as inside:
-            inside.source._defer(self.wake)
 
     def __repr__(self) -> str:
         return f"the end of {self._source!r}"

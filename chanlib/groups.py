@@ -162,10 +162,10 @@ class TaskGroup(Counter):
             try:
                 await self._nursery.close(self, interrupted)
             except BaseException as cut:
-                interrupted = interrupted or not self._only_cancelled(cut)
                 if not self._only_cancelled(cut):
+                    interrupted = True
                     self._errors.append(cut)
-                    if self._nursery.anywhere and isinstance(cut, KeyboardInterrupt) and len(self):
+                    if self._nursery.anywhere and isinstance(cut, KeyboardInterrupt) and self._children:
                         self._state = "ended"  # who is left is left
                 elif final is None:
                     final = cut
@@ -378,12 +378,15 @@ class TaskGroup(Counter):
                 "`with TaskGroup() as group:` in a plain thread"
             )
         if self._state == "ended":
-            raise RuntimeError(f"{self!r} has ended: children can be started until its block has been left")
+            raise self._over()
         if not backend.here():
             raise RuntimeError(
                 f"{self!r} belongs to the {backend.name} loop of another thread: start children there; "
                 "a channel can carry the work to it"
             )
+
+    def _over(self) -> RuntimeError:
+        return RuntimeError(f"{self!r} has ended: children can be started until its block has been left")
 
     def _admit(self, child: TaskHandle[Any]) -> bool:
         """Under the lock: take a place for `child`, or queue it."""
@@ -397,9 +400,8 @@ class TaskGroup(Counter):
         return False
 
     def _take_place(self, child: TaskHandle[Any]) -> None:
+        self._accept(child)
         self._free -= 1
-        self._children[child] = None
-        child._state = "running"
 
     def _start(self, child: TaskHandle[Any]) -> None:
         life, coroutine = self._live(child), child._coroutine
@@ -419,7 +421,7 @@ class TaskGroup(Counter):
 
     def _accept(self, child: TaskHandle[Any]) -> None:
         if self._state == "ended":
-            raise RuntimeError(f"{self!r} has ended: children can be started until its block has been left")
+            raise self._over()
         self._children[child] = None
         child._state = "running"
 
@@ -472,6 +474,8 @@ class TaskGroup(Counter):
         if child.done:  # an interrupt has come in between
             return
         queued = child._state == "queued"
+        if queued:
+            self._drop(child._native)  # the context it was to be started in
         child._state = state
         child._coroutine = None
         self._children.pop(child, None)
@@ -487,6 +491,7 @@ class TaskGroup(Counter):
                 stream = reference()
                 if stream is not None:
                     stream._put(child)
+                    self._drop(stream)  # by now we may be the last to have it
         if not self._children:
             self._after += [waiter for waiter in self._idlers if waiter.waiting()]
         if queued:
@@ -604,8 +609,7 @@ class TaskGroup(Counter):
         return True
 
     def __repr__(self) -> str:
-        label = repr(self._name) if self._name is not None else f"#{self._number}"
-        return f"<TaskGroup {label} {self._state}, {len(self._children)} children>"
+        return f"<TaskGroup {self._label(self._name)} {self._state}, {len(self._children)} children>"
 
 
 def _has(error: BaseException, *kinds: type[BaseException]) -> bool:

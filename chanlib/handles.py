@@ -6,8 +6,9 @@ from collections.abc import Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
-from ._core.engine import Latch, Op, Passed, Reentered
+from ._core.engine import Op, Passed
 from ._core.origins import recorded
+from .endings import Told
 from .errors import TaskCancelled
 
 __all__ = ["TaskHandle"]
@@ -145,7 +146,7 @@ def called(fn: object, name: str | None) -> str:
     return str(getattr(fn, "__qualname__", None) or repr(fn)) if name is None else name
 
 
-class _Ended(Latch):
+class _Ended(Told):
     """Open once the child has ended."""
 
     __slots__ = ("handle",)
@@ -164,13 +165,8 @@ class _Ended(Latch):
         return self._outcome()
 
     def wake(self) -> None:
-        """Once the lock of the group is free."""
-        try:
-            self._locked(self._open)
-        except Reentered as inside:
-            inside.source._defer(self.wake)
-        else:
-            self.handle._ended = None
+        super().wake()
+        self.handle._ended = None
 
     def __repr__(self) -> str:
         return f"the end of {self.handle!r}"

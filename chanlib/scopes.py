@@ -191,9 +191,10 @@ class CancelScope:
     def wait_cancelled(self) -> Op[None]:
         """Wait until it is cancelled, by a call or by its deadline. An arm of `select` as well."""
         if self._over is None:
+            over = _Over(self)
             with _making:
                 if self._over is None:
-                    self._over = _Over(self)
+                    self._over = over
             self._calls.copy()  # see the top
         return _Cancelling(self._over)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from chanlib import CancelScope, Event, TaskGroup, TaskHandle, checkpoint, open_channel, run, scopes, sleep
+from chanlib import CancelScope, Event, TaskGroup, TaskHandle, checkpoint, children, open_channel, run, scopes, sleep
 from chanlib._core import backend_threads
 
 
@@ -230,3 +230,21 @@ def test_a_forked_child_can_leave_a_group_whose_threads_live_in_the_parent() -> 
                 os._exit(0 if run_to_the_end else 1)
         assert os.waitpid(child, 0)[1] == 0
         stop.set()
+
+
+def test_a_task_that_attends_a_thread_can_be_closed() -> None:
+    """As when its loop is closed under it: it does not wait then, and the thread is cancelled."""
+    event = Event()
+
+    async def main() -> None:
+        attending = children.attend(children.Job(event.wait().sync, ()), "a child", CancelScope(), False)
+        attending.send(None)
+        while not event.statistics().waiting:
+            await checkpoint()
+        attending.close()
+
+    run(main, backend="asyncio")
+    end = time.monotonic() + 20
+    while event.statistics().waiting:
+        assert time.monotonic() < end
+        time.sleep(0.001)
