@@ -29,7 +29,10 @@ from .errors import EndOfChannel as EndOfChannel
 from .errors import HandleClosed as HandleClosed
 from .errors import InvalidStateError as InvalidStateError
 from .errors import Lagged as Lagged
+from .errors import MessageTooLarge as MessageTooLarge
+from .errors import RemoteError as RemoteError
 from .errors import TaskCancelled as TaskCancelled
+from .errors import WorkerDied as WorkerDied
 from .errors import WouldBlock as WouldBlock
 from .events import Event as Event
 from .events import EventStatistics as EventStatistics

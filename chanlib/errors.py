@@ -10,6 +10,9 @@
         Lagged                   a subscriber was too slow; `.missed` items are gone
         InvalidStateError        a future that is already done was set again
         BrokenFuture             a promise was dropped without being kept
+        MessageTooLarge          a value that can never go through this process channel
+    RemoteError                  an error of another process that cannot be had itself
+    WorkerDied                   a process has ended without saying how its work went
 
 Only the leaves derive from the errors of anyio, `queue`, asyncio and `concurrent.futures`, so that an
 `except` clause written against those keeps its meaning: what are siblings there are siblings here.
@@ -20,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import queue
+from signal import Signals
 from typing import Any
 
 import anyio
@@ -36,7 +40,10 @@ __all__ = [
     "HandleClosed",
     "InvalidStateError",
     "Lagged",
+    "MessageTooLarge",
+    "RemoteError",
     "TaskCancelled",
+    "WorkerDied",
     "WouldBlock",
 ]
 
@@ -112,6 +119,52 @@ class InvalidStateError(ChannelError, asyncio.InvalidStateError, concurrent.futu
 
 class BrokenFuture(ChannelError):
     """The promise that belongs to this future was dropped without a result."""
+
+
+class MessageTooLarge(ChannelError, ValueError):
+    """A value that can never go through this process channel, however empty it is. Nothing was sent."""
+
+
+class RemoteError(Exception):
+    """An error of another process that cannot be had itself, since it does not survive pickling.
+
+    `kind` is the name of its class, `text` its message, `traceback` how it came about there.
+    """
+
+    def __init__(self, kind: str, text: str, traceback: str = "") -> None:
+        super().__init__(kind, text, traceback)
+        self.kind = kind
+        self.text = text
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.text}" if self.text else self.kind
+
+
+class WorkerDied(Exception):
+    """A process has ended without saying how its work went.
+
+    `exitcode` is that of the process, None if it is not known; `signal` the signal that has killed it, or None.
+    """
+
+    def __init__(self, name: str, exitcode: int | None) -> None:
+        super().__init__(name, exitcode)
+        self.name = name
+        self.exitcode = exitcode
+
+    @property
+    def signal(self) -> Signals | int | None:
+        if self.exitcode is None or self.exitcode >= 0:
+            return None
+        try:
+            return Signals(-self.exitcode)
+        except ValueError:  # a real-time signal without a name
+            return -self.exitcode
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"{self.name} was killed by {getattr(self.signal, 'name', self.signal)}"
+        return f"{self.name} ended with exit code {self.exitcode} and without a result"
 
 
 class TaskCancelled(Exception):
