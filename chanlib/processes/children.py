@@ -39,6 +39,7 @@ from ..scopes import CancelScope, checkpoint, move_on_after
 from ..selecting import select
 from ..timers import sleep
 from .exits import Exit, kill_group
+from .freight import Freight
 from .lines import CALL, CANCEL, CANCELLED, ERROR, LOG, RESULT, Inbox, frame, pair, release
 from .reports import unpack_error, unpack_result
 from .worker import Errand, work
@@ -128,7 +129,8 @@ class _Process:
         backend: Any,
         logging: bool,
     ) -> None:
-        self.call: Any = (fn, args)  # until it is under way
+        self.call: Any = (fn, args)  # until it is under way; to be had by a process that is forked
+        self.freight: Freight | None = None  # for any other
         self.name = name
         self.grace = grace
         self.method = method
@@ -147,6 +149,11 @@ class _Process:
         self.line: socket.socket
         self.inbox: Inbox
         self.exit: Exit
+        if method != "fork":
+            try:
+                self.freight = Freight(self.call)
+            except Exception as error:  # an error of the child, as any other of its
+                self.error = error
 
     # ------------------------------------------------------------- starting
     def launch(self) -> None:
@@ -154,19 +161,20 @@ class _Process:
 
     def _launch(self) -> None:
         """In a thread: starting a process blocks."""
-        parcel = None
         try:
-            parcel = self._start()
+            if self.error is not None:
+                raise self.error
+            self._start()
         except BaseException as error:
             self.error = error
             self.gone = True
         finally:
-            self.call = None
             self.started.set()
-        if parcel is not None:
-            self._send(parcel)
+        if self.freight is not None and not self.gone:
+            self._send(self.freight)
+        self.call = None
 
-    def _start(self) -> Any:
+    def _start(self) -> None:
         level = None
         if self.logging:
             import logging
@@ -176,7 +184,11 @@ class _Process:
         line, theirs = pair()
         try:
             _make_sure_of_room(theirs)
-            errand = Errand(theirs, self.call, self.name, self.backend, self.grace, level)
+            errand = Errand(theirs, self.name, self.backend, self.grace, level)
+            if self.freight is None:
+                errand.call = self.call
+            else:
+                errand.freight = self.freight
             process = context.Process(target=work, args=(errand,), name=self.name)
             _start_quietly(process, self.method)
         except BaseException:
@@ -184,14 +196,19 @@ class _Process:
             raise
         finally:
             theirs.close()
+            if self.freight is not None:
+                self.freight.close()
         self.line = line
         self.inbox = Inbox(line)
         self.exit = Exit(process)
-        self.called = errand.parcel is None
-        return errand.parcel
+        if self.freight is None:
+            self.called = True
+        else:
+            self.freight.pid = process.pid
 
-    def _send(self, parcel: Any) -> None:
+    def _send(self, freight: Freight) -> None:
         """The call, of any size: it may have to wait until the process has come to read it."""
+        parcel, freight.parcel = freight.parcel, None
         try:
             self.line.sendall(frame(CALL, len(parcel)))
             self.line.sendall(parcel)
@@ -227,6 +244,7 @@ class _Process:
             kill_group(self.exit.pid)  # what it has started does not outlive it
         release(self.line)
         self.exit.close()
+        self.freight = None
         self.gone = True
 
     # ------------------------------------------------------------- ending it

@@ -17,13 +17,11 @@ from __future__ import annotations
 import _thread
 import asyncio
 import os
-import pickle
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Coroutine
-from multiprocessing.reduction import ForkingPickler
 from types import FrameType
 from typing import Any, cast
 
@@ -32,6 +30,7 @@ from .._core.tokens import Token
 from ..errors import Cancelled
 from ..run import run
 from .exits import kill_group
+from .freight import Freight, unload
 from .lines import CALL, CANCEL, CANCELLED, ERROR, RESULT, Outbox, receive
 from .reports import pack_error, pack_result
 
@@ -45,26 +44,35 @@ _NEUTRAL = {*sys.stdlib_module_names, "anyio", "outcome", "sniffio", "trio", "uv
 class Errand:
     """What a process is told to do.
 
-    The call is not pickled with it, but apart, into `parcel`: so what goes wrong when it is unpickled happens here, and
-    can be told; and a parcel of any size goes over our own line, which a process that dies does not block.
+    The call does not travel with it, but after it, on our own line: so what goes wrong when it is unpickled happens
+    here, and can be told; and one of any size does not block on a process that has died.
     """
 
-    __slots__ = ("backend", "call", "grace", "level", "line", "name", "parcel")
+    __slots__ = ("backend", "call", "freight", "grace", "level", "line", "manifest", "name")
 
     def __init__(
-        self, line: socket.socket, call: Any, name: str, backend: Any, grace: float, level: int | None
+        self,
+        line: socket.socket,
+        name: str,
+        backend: Any,
+        grace: float,
+        level: int | None,
+        manifest: Any = (),
+        call: Any = None,
+        freight: Freight | None = None,
     ) -> None:
         self.line = line
-        self.call = call  # function and arguments; None in a process that was not forked
         self.name = name
         self.backend = backend
         self.grace = grace
         self.level = level  # of the root logger; None: its records stay here
-        self.parcel: Any = None
+        self.manifest = manifest
+        self.call = call  # function and arguments, in a process that is forked
+        self.freight = freight  # in the parent, otherwise
 
     def __reduce__(self) -> Any:
-        self.parcel = ForkingPickler.dumps(self.call, 5)  # now: descriptors in there travel with the process
-        return Errand, (self.line, None, self.name, self.backend, self.grace, self.level)
+        manifest = [] if self.freight is None else self.freight.manifest()
+        return Errand, (self.line, self.name, self.backend, self.grace, self.level, manifest)
 
 
 def work(errand: Errand) -> None:
@@ -186,7 +194,7 @@ def _settle() -> None:
 
 def _call(worker: _Worker, call: Any, parcel: Any) -> Any:
     """Signals may raise from here on: this function belongs to what it calls."""
-    fn, args = pickle.loads(parcel) if call is None else call
+    fn, args = unload(parcel, worker.errand.manifest) if call is None else call
     del call, parcel
     worker.root.check()
     backend = worker.errand.backend
