@@ -22,8 +22,10 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
@@ -157,10 +159,17 @@ class _Process:
 
     # ------------------------------------------------------------- starting
     def launch(self) -> None:
-        start_thread(self._launch, f"start of {self.name}")
+        """In a thread: starting a process blocks.
+
+        The main thread of a fork is the one that has forked, and threads are daemons if the one that starts them is.
+        """
+        name = f"start of {self.name}"
+        if self.method == "fork":
+            Context().run(threading.Thread(target=self._launch, name=name, daemon=False).start)
+        else:
+            start_thread(self._launch, name)
 
     def _launch(self) -> None:
-        """In a thread: starting a process blocks."""
         try:
             if self.error is not None:
                 raise self.error
@@ -208,7 +217,7 @@ class _Process:
 
     def _send(self, freight: Freight) -> None:
         """The call, of any size: it may have to wait until the process has come to read it."""
-        parcel, freight.parcel = freight.parcel, None
+        parcel, freight.parcel = freight.parcel, b""
         try:
             self.line.sendall(frame(CALL, len(parcel)))
             self.line.sendall(parcel)
@@ -312,8 +321,12 @@ class _Process:
         return self.last_word[0] == CANCELLED
 
     def outcome(self) -> Any:
-        if self.error is not None:
-            raise self.error
+        error, self.error = self.error, None  # its traceback leads to this frame, and so to itself
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
         if self.last_word is None:
             raise WorkerDied(self.name, self.exit.exitcode)
         kind, body = self.last_word

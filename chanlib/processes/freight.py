@@ -10,6 +10,7 @@ Invariant: the copies are open until the process has them, or there will be none
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from multiprocessing.context import get_spawning_popen, set_spawning_popen
@@ -22,7 +23,7 @@ __all__ = ["Freight", "unload"]
 class Freight:
     """`parcel` is the call as bytes. Raises what pickling raises."""
 
-    parcel: Any
+    parcel: bytes
     pid: int | None = None  # of the process, once there is one: those whose descriptors these are want to know
 
     def __init__(self, call: Any) -> None:
@@ -31,7 +32,9 @@ class Freight:
         as_if: Any = self
         set_spawning_popen(as_if)
         try:
-            self.parcel = ForkingPickler.dumps(call, 5)
+            pickled = io.BytesIO()
+            ForkingPickler(pickled, 5).dump(call)
+            self.parcel = pickled.getvalue()
         except BaseException:
             self.close()
             raise
@@ -71,7 +74,7 @@ class _Carried:
 _manifest: list[Any] = []
 
 
-def unload(parcel: Any, manifest: list[Any]) -> Any:
+def unload(parcel: bytes | bytearray, manifest: list[Any]) -> Any:
     """The call, in the process."""
     global _manifest
     _manifest = manifest

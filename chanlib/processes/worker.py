@@ -92,7 +92,8 @@ class _Worker:
 
     def live(self) -> None:
         _settle()
-        lanes.lane = Lane()  # where it was forked, a thread of the parent
+        lanes.lane = Lane()  # where it was forked, this was a thread among others
+        threading.current_thread().name = "MainThread"
         signal.signal(signal.SIGTERM, self.terminated)
         if hasattr(signal, "pthread_sigmask"):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
