@@ -391,8 +391,9 @@ class TaskGroup(Counter):
 
         It runs in the main thread of the process, an async function by `run` on `backend` ("asyncio" if None).
         `start_method` is "fork", "forkserver" or "spawn", as in `multiprocessing`; None: "forkserver" on Linux, else
-        "spawn". Function, arguments and result travel by pickle (with "fork" the result only), and so do exceptions,
-        with their remote traceback as the cause; one that cannot comes as `RemoteError`.
+        "spawn". Function and arguments are pickled at once; with "fork" they are not, and the process has them as they
+        are when it is forked, a moment later, or when there is a place for it. The result is pickled, and so is an
+        exception, with its remote traceback as the cause; one that cannot be comes as `RemoteError`.
 
         When the child is cancelled, whatever operation `fn` waits in raises `Cancelled` there, as does each that
         follows (in a loop it is the loop's own cancellation). `grace` seconds later the process gets SIGTERM, which

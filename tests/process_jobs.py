@@ -40,6 +40,10 @@ async def add_async(a: int, b: int) -> int:
     return a + b
 
 
+async def add_twice() -> int:
+    return await add_async(1, 2) + await add_async(3, 4)
+
+
 def add_later(a: int, b: int) -> Any:
     """Not async by its looks."""
     return add_async(a, b)

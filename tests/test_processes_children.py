@@ -46,7 +46,7 @@ from chanlib import (
     select,
     sleep,
 )
-from chanlib.processes import exits
+from chanlib.processes import children, exits
 from chanlib.processes.reports import RemoteTraceback
 
 pytestmark = [
@@ -469,16 +469,24 @@ def test_too_few_descriptors_are_an_error_of_the_child(method: Any) -> None:
     run(body)
 
 
-def test_too_many_processes_are_an_error_of_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fork_exec(*args: Any) -> int:
+@methods
+def test_too_many_processes_are_an_error_of_the_child(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any) -> int:
         raise BlockingIOError(errno.EAGAIN, "too many processes")
 
+    def end(*args: Any) -> int:
+        raise EOFError
+
     async def body() -> None:
-        monkeypatch.setattr("_posixsubprocess.fork_exec", fork_exec)
-        error = await error_of(jobs.add, 1, 2, start_method="spawn")
+        assert await outcome(jobs.add, 1, 2, start_method=method) == 3
+        before = os.listdir("/proc/self/fd")
+        monkeypatch.setattr("_posixsubprocess.fork_exec", refuse)
+        monkeypatch.setattr("os.fork", refuse)
+        monkeypatch.setattr("multiprocessing.forkserver.read_signed", end)  # the server has failed to fork, and died
+        error = await error_of(jobs.add, 1, 2, start_method=method)
         monkeypatch.undo()
         assert isinstance(error, BlockingIOError)
-        del error
+        assert len(os.listdir("/proc/self/fd")) == len(before)
 
     run(body)
 
@@ -647,6 +655,23 @@ def test_after_two_graces_it_is_killed(job: Any, backend: Any, post: Post) -> No
         assert 2 * GRACE <= took < 2 * GRACE + 1
 
     run(body, backend=backend)
+
+
+def test_one_that_not_even_sigkill_can_end_is_given_up(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "LAST", 0.1)
+    monkeypatch.setattr(children, "kill_group", lambda leader: None)
+    monkeypatch.setattr(exits.Exit, "signal", lambda self, signum: None)
+
+    async def body() -> None:
+        async with TaskGroup() as group:
+            handle = start(group, jobs.stubborn, post.say, grace=GRACE)
+            pid = await post.next()
+            handle.cancel()
+        assert handle.cancelled
+        assert alive(pid)
+
+    run(body)
+    until_here(lambda: not multiprocessing.active_children())  # it sees that its line is closed
 
 
 def test_without_a_grace_it_is_killed_at_once(backend: Any, post: Post) -> None:
@@ -823,6 +848,25 @@ def test_sigterm_from_elsewhere_ends_it_as_cancelled(post: Post) -> None:
                 assert post.rest() == [("Cancelled", "cancelled: SIGTERM"), "finally"]
 
     run(body)
+
+
+@methods
+def test_it_can_be_cancelled_at_any_time(method: Any, backend: Any) -> None:
+    if method == "fork" and not getattr(sys, "_is_gil_enabled", lambda: True)():
+        pytest.skip("without a GIL os.fork itself may hang in the child, if other threads are busy (3.14.7)")
+
+    async def body() -> None:
+        async with TaskGroup() as group:
+            handles = []
+            for n in range(8 if method == "fork" else 3):
+                handles.append(start(group, jobs.never_sync if n % 2 else jobs.add_twice, start_method=method, grace=5))
+                await sleep(0.004 * n)
+                handles[n // 2].cancel()
+            for handle in handles:
+                handle.cancel()
+        assert all(handle.done for handle in handles)
+
+    run(body, backend=backend)
 
 
 # ===================================================================== families

@@ -16,6 +16,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import multiprocessing
 import os
@@ -71,6 +72,8 @@ def process_child(
         if isinstance(fn, Coroutine):
             check_callable(fn, "start_process")
         raise TypeError(f"fn must be a function, not {fn!r}")
+    if os.name != "posix":
+        raise NotImplementedError("start_process() needs a POSIX system: sockets that processes share, and signals")
     is_async = iscoroutinefunction(fn) or iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
     if backend is not None:
         check_backend(backend)
@@ -199,7 +202,7 @@ class _Process:
             else:
                 errand.freight = self.freight
             process = context.Process(target=work, args=(errand,), name=self.name)
-            _start_quietly(process, self.method)
+            _start(process, self.method)
         except BaseException:
             release(line)
             raise
@@ -374,11 +377,33 @@ def _make_sure_of_room(line: socket.socket) -> None:
             os.close(fd)
 
 
-def _start_quietly(process: Any, method: str) -> None:
-    """Ctrl-C on the terminal is not to hit the process before it has seen to that itself."""
-    if method == "forkserver" or not hasattr(signal, "pthread_sigmask"):
-        process.start()  # it has the signal mask of its server
-        return
+def _start(process: Any, method: str) -> None:
+    """`process.start()`, with nothing left behind if it fails."""
+    try:
+        if method == "forkserver" or not hasattr(signal, "pthread_sigmask"):
+            process.start()
+        else:
+            _start_undisturbed(process, method)
+    except BaseException as error:
+        trace = error.__traceback__
+        while trace is not None:  # CPython leaves its pipes open if `os.fork` fails
+            if method == "fork" and trace.tb_frame.f_code.co_name == "_launch" and process.pid is None:
+                for name in ("parent_r", "child_w", "child_r", "parent_w"):
+                    fd = trace.tb_frame.f_locals.get(name)
+                    if isinstance(fd, int):
+                        os.close(fd)
+            trace = trace.tb_next
+        error.__traceback__ = None  # what has been opened dies with the frames
+        if isinstance(error, EOFError):
+            raise OSError(errno.EAGAIN, "the fork server could not fork") from None
+        raise
+
+
+def _start_undisturbed(process: Any, method: str) -> None:
+    """Ctrl-C on the terminal is not to hit the process before it has seen to that itself.
+
+    It has our signal mask. (One of a fork server has that of its server.)
+    """
     if method == "spawn":
         from multiprocessing import resource_tracker
 

@@ -25,6 +25,7 @@ from collections.abc import Coroutine
 from types import FrameType
 from typing import Any, cast
 
+from .._core import park_threads as park_threads  # now: a thread that imports it while another one forks is stuck there
 from .._core.lane import Lane, current_task, lanes, running_loop
 from .._core.tokens import Token
 from ..errors import Cancelled
