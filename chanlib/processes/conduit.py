@@ -32,7 +32,8 @@ from .features import ROBUST
 from .memory import Memory
 from .mutexes import FILE, PTHREAD, FileMutex, PthreadMutex, patiently
 from .ports import CLOSED, DESERTED, Inbound, Outbound, Port
-from .ring import CAUSE, DATA, ENDED, MAGIC, MUTEX_AT, MUTEXES, PAGE, SIZE, UNIT, Ring, fence
+from .layout import CAUSE, DATA, ENDED, MAGIC, MUTEX_AT, MUTEXES, PAGE, SIZE, UNIT, fence
+from .ring import Ring
 from .slots import Slots
 
 __all__ = ["Conduit"]
@@ -50,10 +51,11 @@ class Conduit:
         self.key = key
         self.ring = ring = Ring(memory)
         self.words = ring.words
-        self.slots = Slots(memory, ring)
+        self.slots = Slots(memory)
         self.slot: int | None = None
         self.senders = self.receivers = 0
         self.flights = 0  # ends that are on their way from here
+        self.alone = False  # in the middle of `_alone`
         self.coming: int | None = None  # the slot of a process that is being forked
         first, second = (self._mutex(number) for number in range(2))
         self.outbound = Outbound(ring, first)
@@ -69,9 +71,7 @@ class Conduit:
     # ------------------------------------------------------------- making and finding
     @classmethod
     def create(cls, most: int, bytes_: int) -> Conduit:
-        units = 64
-        while units * UNIT < 2 * bytes_:
-            units *= 2
+        units = Ring.size(bytes_)
         memory = Memory.create(DATA + units * UNIT)
         try:
             sending, receiving = pair()
@@ -234,18 +234,19 @@ class Conduit:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Under the lock: with the senders' mutex, or after a while without it, if its owner is stopped."""
-        port = self.outbound
-        if port.held:
+        if self.alone:
             yield
             return
+        port = self.outbound
         end = time.monotonic() + _CLOSING
-        port.held = True
+        self.alone = port.held = True
         try:
             while not patiently(port.mutex) and time.monotonic() < end:
                 pass
             yield
         finally:
             port.release()
+            self.alone = False
 
     # ------------------------------------------------------------- the end
     def _conclude(self) -> None:

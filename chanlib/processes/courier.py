@@ -15,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from .ring import PAIR
+from .layout import PAIR
 
 if TYPE_CHECKING:
     from .memory import Memory
 
-__all__ = ["Courier", "Flight", "carried", "collecting", "fetch", "here"]
+__all__ = ["Courier", "Flight", "carried", "fetch", "here"]
 
 MOST = 250  # descriptors in one message; the kernel's limit is 253
 
@@ -111,19 +111,6 @@ class _Here(threading.local):
 
 
 here = _Here()
-
-
-@contextmanager
-def collecting() -> Iterator[Courier]:
-    """What is pickled in here goes by the courier."""
-    before, here.courier = here.courier, Courier()
-    try:
-        yield here.courier
-    except BaseException:
-        here.courier.turn_back()
-        raise
-    finally:
-        here.courier = before
 
 
 @contextmanager

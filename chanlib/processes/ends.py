@@ -41,7 +41,8 @@ from .inheritance import wanted
 from .messages import Serializer
 from .operations import Closed, Receive, ReceiveSome, Send, SendSome
 from .ports import CANCELLED, CLOSED, Port
-from .ring import ENDED, MOST, UNIT
+from .layout import ENDED
+from .ring import MOST
 
 if TYPE_CHECKING:
     from typing import Self

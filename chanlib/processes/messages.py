@@ -12,16 +12,30 @@ import io
 import os
 import pickle
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
-from .courier import Courier, carried, collecting
+from .courier import Courier, carried, here
+from .layout import (
+    BYTEARRAY,
+    BYTES,
+    CUSTOM,
+    HEADER,
+    PAIR,
+    PARCEL,
+    PICKLE,
+    SPILLED,
+    STR,
+    UNIT,
+    VIEW,
+    units_of,
+)
 from .memory import Memory
-from .ring import HEADER, PAIR, PARCEL, SMALL, SPILLED, UNIT, units_of
 
 __all__ = ["Message", "Record", "Serializer", "decode", "encode", "read", "write"]
 
-INT, PICKLE, BYTES, BYTEARRAY, STR, VIEW, CUSTOM = range(1, 8)
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_MOST_BUFFERS = 1 << 16
 
 
 class Serializer(Protocol):
@@ -34,19 +48,19 @@ class Serializer(Protocol):
 class Message:
     """A value, ready to be written."""
 
-    __slots__ = ("buffers", "courier", "head", "kind", "length", "payload", "units")
+    __slots__ = ("buffers", "courier", "kind", "length", "payload", "units")
 
     payload: Any
-    buffers: list[memoryview]
+    buffers: Sequence[memoryview]
     courier: Courier | None  # with the descriptors that travel along
 
-    def __init__(self, kind: int, payload: Any, buffers: list[memoryview], courier: Courier | None) -> None:
+    def __init__(self, kind: int, payload: Any, buffers: Sequence[memoryview] = (), courier: Any = None) -> None:
         self.kind = kind
         self.payload = payload
         self.buffers = buffers
         self.length = length = len(payload)
         self.courier = courier
-        units = 1 + units_of(length)
+        units = (length + (2 * UNIT - 1)) // UNIT
         if buffers:
             units += units_of(8 * len(buffers))
             for buffer in buffers:
@@ -67,7 +81,7 @@ class Message:
             raise
         courier = self.courier or Courier()
         courier.take_aboard(memory)
-        short = Message(self.kind, b"", [], courier)
+        short = Message(self.kind, b"", (), courier)
         short.length = self.units * UNIT
         return short
 
@@ -84,20 +98,20 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
         data = serializer.dumps(value)
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"serializer.dumps() must return bytes, not {type(data).__name__}")
-        return Message(CUSTOM, _flat(data), [], None)
+        return Message(CUSTOM, _flat(data))
     if kind is int and _SMALLEST <= value <= _LARGEST:
         return value
     if kind is bytes:
-        return Message(BYTES, value, [], None)
+        return Message(BYTES, value)
     if kind is str:
         try:
-            return Message(STR, value.encode(), [], None)
+            return Message(STR, value.encode())
         except UnicodeEncodeError:  # lone surrogates: pickle knows how
             pass
     elif kind is bytearray:
-        return Message(BYTEARRAY, _flat(value), [], None)
+        return Message(BYTEARRAY, _flat(value))
     elif kind is memoryview:
-        return Message(VIEW, _flat(value), [], None)
+        return Message(VIEW, _flat(value))
     try:
         return _pickled(value, pickle.dumps)
     except (TypeError, pickle.PicklingError, BufferError):
@@ -110,15 +124,22 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
 
 def _pickled(value: Any, dumps: Any) -> Message:
     parts: list[pickle.PickleBuffer] = []
-    with collecting() as courier:
+    before = here.courier
+    courier = here.courier = Courier()
+    try:
         data = dumps(value, protocol=5, buffer_callback=parts.append)
         buffers = [part.raw() for part in parts]
-    if len(buffers) >= 1 << 16:
-        data, buffers = pickle.dumps(value, 5), []
+        if len(buffers) >= _MOST_BUFFERS:
+            data, buffers = dumps(value, protocol=5), []
+    except BaseException:
+        courier.turn_back()
+        raise
+    finally:
+        here.courier = before
     return Message(PICKLE, data, buffers, courier if courier.flights else None)
 
 
-def _dumps_more(value: Any, protocol: int, buffer_callback: Any) -> Any:
+def _dumps_more(value: Any, protocol: int, buffer_callback: Any = None) -> Any:
     """What processes know how to pickle besides: connections, sockets."""
     stream = io.BytesIO()
     pickler = ForkingPickler(stream, protocol)
@@ -131,11 +152,8 @@ def _flat(data: Any) -> Any:
     return view.cast("B") if view.c_contiguous else view.tobytes()
 
 
-def write(data: memoryview, at: int, message: Any, number: int) -> None:
+def write(data: memoryview, at: int, message: Message, number: int) -> None:
     """Write it there; its descriptors travel under `number`."""
-    if type(message) is int:
-        SMALL.pack_into(data, at, 1, INT, 0, 0, message)
-        return
     courier, buffers = message.courier, message.buffers
     flags = 0
     if number:
@@ -205,18 +223,30 @@ class Record:
         self.fds = None
 
 
-def read(data: memoryview, at: int) -> Any:
-    """The record that is there, or the integer itself, and its units. Copied out: the place may be used again."""
-    if data[at + 4] == INT:
-        return SMALL.unpack_from(data, at)[4], 1
-    record = Record(data, at, True)
-    return record, record.units
+def read(data: memoryview, at: int) -> tuple[Any, int]:
+    """The record that is there, and its units. Copied out: the place may be used again.
+
+    A plain one, which is nothing but a payload, is that and its kind.
+    """
+    units, kind, flags, buffers, length = HEADER.unpack_from(data, at)
+    if flags or buffers or kind in (BYTEARRAY, VIEW):
+        record = Record(data, at, True)
+        return record, units
+    at += UNIT
+    return (kind, data[at : at + length].tobytes()), units
 
 
 def decode(record: Any, serializer: Serializer | None) -> Any:
     """The value. Raises whatever its unpickling raises; it is then lost."""
-    if type(record) is not Record:
+    if type(record) is int:
         return record
+    if type(record) is tuple:
+        kind, payload = record
+        if kind == PICKLE:
+            return pickle.loads(payload)
+        if kind == BYTES:
+            return payload
+        return str(payload, "utf-8") if kind == STR else cast(Serializer, serializer).loads(payload)
     fds, record.fds = record.fds, None
     if record.spilled:
         if not fds:
@@ -230,8 +260,7 @@ def decode(record: Any, serializer: Serializer | None) -> Any:
         with carried(fds):
             return pickle.loads(payload, buffers=record.buffers or ())
     if kind == CUSTOM:
-        assert serializer is not None
-        return serializer.loads(payload if type(payload) is bytes else bytes(payload))
+        return cast(Serializer, serializer).loads(bytes(payload))
     if kind == STR:
         return str(payload, "utf-8")
     if kind == BYTES:

@@ -15,7 +15,7 @@ from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
 from .messages import decode, encode
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
-from .ring import ENDED
+from .layout import ENDED
 
 if TYPE_CHECKING:
     from .._core.pure.leaf import Branch
@@ -100,9 +100,10 @@ class _Sending(PortLeaf[T_co]):
     __slots__ = ()
 
     def _seems_ready(self, port: Outbound) -> bool:
-        return bool(port.words[ENDED]) or port.ring.room(self._least()) >= 0
+        return bool(port.words[ENDED]) or port.ring.has_room(self._first())
 
-    def _least(self) -> int:
+    def _first(self) -> Any:
+        """The message for which there must be room."""
         raise NotImplementedError
 
     def _check(self, port: Outbound) -> None:
@@ -157,12 +158,21 @@ class Send(_Sending[None]):
             self._value = None
         return True
 
+    def _now(self, port: Any, /) -> Any:
+        if self._message is None:
+            self._hint(port)
+        message = self._message
+        if type(message) is int or message.courier is None:
+            if self._via._open and port.put_one(message):
+                return None
+        return super()._now(port)
+
     def _attempt(self, port: Outbound) -> Any:
         self._check(port)
         return None if port.put((self._message,)) else self._full(port)
 
-    def _least(self) -> int:
-        return 1 if type(self._message) is int else self._message.units  # type: ignore[no-any-return]
+    def _first(self) -> Any:
+        return self._message
 
     def _describe(self, port: Any) -> str:
         return f"send to {self._via!r}"
@@ -189,9 +199,9 @@ class SendSome(_Sending[int]):
         self._check(port)
         return port.put(self._messages) or self._full(port)
 
-    def _least(self) -> int:
+    def _first(self) -> Any:
         assert self._messages
-        return 1 if type(self._messages[0]) is int else self._messages[0].units  # type: ignore[no-any-return]
+        return self._messages[0]
 
     def _describe(self, port: Any) -> str:
         return f"send_some to {self._via!r}"
@@ -237,6 +247,14 @@ class Receive(_Receiving[T_co]):
     def __init__(self, via: Handle, port: Inbound) -> None:
         self._via = via
         self._src = port
+
+    def _now(self, port: Any, /) -> Any:
+        via = self._via
+        if via._open and not via._inherited:
+            record = port.get_one()
+            if record is not PENDING:
+                return record if type(record) is int else decode(record, via._serializer)
+        return super()._now(port)
 
     def _attempt(self, port: Inbound) -> Any:
         found = self._get(port, 1)

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.engine import PENDING, Queued
 from .courier import fetch
-from .messages import Record, read, write
-from .mutexes import Mutex, patiently
-from .ring import ENDED, HEAD, PARCELS, RECEIVERS_ARMED, SENDERS_ARMED, TAIL, Ring
+from .messages import Message, Record
+from .mutexes import Mutex, PthreadMutex, patiently
+from .ring import EMPTY, Ring
+from .layout import ENDED, HEAD, LEASE, PARCELS, RECEIVERS_ARMED, SENDERS_ARMED, TAIL
 
 if TYPE_CHECKING:
     from .bells import Bell
@@ -39,7 +40,7 @@ CONTENDED = 0.001  # seconds after which who has found the mutex taken looks aga
 
 
 class Port(Queued):
-    __slots__ = ("bell", "count", "held", "look_at", "mutex", "ring", "words")
+    __slots__ = ("bell", "count", "held", "look_at", "mutex", "quick", "ring", "words")
 
     _armed: int  # the word in which those who sleep here say so
     _their_armed: int
@@ -49,6 +50,7 @@ class Port(Queued):
         self.ring = ring
         self.words = ring.words
         self.mutex = mutex
+        self.quick = mutex.attempt if isinstance(mutex, PthreadMutex) else None  # it tells threads apart
         self.bell: Bell | None = None
         self.held = False
         self.look_at = 0.0  # when to look whether there is anybody on the other side
@@ -113,6 +115,27 @@ class Outbound(Port):
     __slots__ = ()
     _armed, _their_armed = SENDERS_ARMED, RECEIVERS_ARMED
 
+    def put_one(self, message: Any) -> bool:
+        """Without the lock, where the mutex is as good: put a message without descriptors in, if that is easy."""
+        words, quick = self.words, self.quick
+        if quick is None or self.held or monotonic() >= self.look_at:
+            return False
+        mine = self.held = True
+        try:
+            if quick():
+                mine = False
+                return False
+            if words[ENDED] or not self.ring.put(message):
+                return False
+        finally:
+            if mine:
+                self.mutex.release()
+            self.held = False
+        if words[RECEIVERS_ARMED]:
+            self.ring_others()
+        self.count += 1
+        return True
+
     def put(self, messages: Any) -> int:
         """Under the lock: put in as many as there is room for, from the first on."""
         if not self.take():
@@ -122,19 +145,13 @@ class Outbound(Port):
             if words[ENDED]:
                 return 0
             for message in messages:
-                units = 1 if type(message) is int else message.units
-                at = ring.room(units)
-                if at < 0:
-                    break
                 number = 0
-                if type(message) is not int and message.courier is not None:
-                    number = words[PARCELS] = words[PARCELS] + 1
-                    assert self.bell is not None
-                    if not message.courier.depart(number, self.bell.parcels):
+                if type(message) is Message and message.courier is not None:
+                    number = self._send_off(message)
+                    if not number:
                         break
-                    self._defer(message.courier.arrived)
-                write(ring.data, at, message, number)
-                ring.publish(units)
+                if not ring.put(message, number):
+                    break
                 done += 1
         finally:
             self.release()
@@ -142,6 +159,17 @@ class Outbound(Port):
             self.ring_others()
         self.count += done
         return done
+
+    def _send_off(self, message: Message) -> int:
+        """Let the descriptors go ahead. 0: the message cannot go now."""
+        bell, courier = self.bell, message.courier
+        if bell is None or courier is None or not self.ring.has_room(message):
+            return 0
+        number = self.words[PARCELS] = self.words[PARCELS] + 1
+        if not courier.depart(number, bell.parcels):
+            return 0
+        self._defer(courier.arrived)
+        return number  # type: ignore[no-any-return]
 
 
 class Inbound(Port):
@@ -151,6 +179,31 @@ class Inbound(Port):
     def __init__(self, ring: Ring, mutex: Mutex) -> None:
         super().__init__(ring, mutex)
         self._returned: deque[Any] = deque()  # records that have been taken out, and were not wanted then
+
+    def get_one(self) -> Any:
+        """Without the lock, where the mutex is as good: a record, if one is there and has no descriptors."""
+        words, quick = self.words, self.quick
+        if quick is None or self.held or self._returned or words[LEASE] or words[ENDED] >= CANCELLED:
+            return PENDING
+        mine = self.held = True
+        try:
+            if quick():
+                mine = False
+                return PENDING
+            record = self.ring.get()
+            if record is EMPTY:
+                return PENDING
+            if type(record) is Record and record.number:
+                assert self.bell is not None
+                record.fds = fetch(record.number, self.bell.parcels)
+        finally:
+            if mine:
+                self.mutex.release()
+            self.held = False
+        if words[SENDERS_ARMED]:
+            self.ring_others()
+        self.count += 1
+        return record
 
     def get(self, most: float) -> Any:
         """Under the lock: what is there, at most so many, as a list of records; PENDING, if the mutex is taken."""
@@ -162,11 +215,9 @@ class Inbound(Port):
             return found or PENDING
         try:
             while len(found) < most:
-                at = ring.first()
-                if at < 0:
+                record = ring.get()
+                if record is EMPTY:
                     break
-                record, units = read(ring.data, at)
-                ring.retire(units)
                 if type(record) is Record and record.number:
                     assert self.bell is not None
                     record.fds = fetch(record.number, self.bell.parcels)

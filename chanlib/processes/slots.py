@@ -26,7 +26,7 @@ import time
 from typing import Any
 
 from .memory import Memory
-from .ring import CAUSE, SLOTS, SLOTS_USED, Ring, fence
+from .layout import CAUSE, SLOTS, SLOTS_USED, WORDS_END, fence
 
 __all__ = ["Slots", "started"]
 
@@ -62,9 +62,9 @@ def started(pid: int) -> int:
 class Slots:
     __slots__ = ("_table", "_words")
 
-    def __init__(self, memory: Memory, ring: Ring) -> None:
+    def __init__(self, memory: Memory) -> None:
         self._table: Any = memory.view[SLOTS:CAUSE].cast("Q")
-        self._words = ring.words
+        self._words: Any = memory.view[:WORDS_END].cast("Q")
 
     def _used(self) -> range:
         return range(0, self._words[SLOTS_USED] * _WORDS, _WORDS)
