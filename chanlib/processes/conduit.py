@@ -21,7 +21,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,10 +29,10 @@ from .._core.engine import Reentered
 from ..errors import RemoteError
 from .bells import Bell, duplicate, pair
 from .features import ROBUST
+from .layout import CAUSE, DATA, ENDED, MAGIC, MUTEX_AT, MUTEXES, PAGE, SIZE, UNIT, fence
 from .memory import Memory
 from .mutexes import FILE, PTHREAD, FileMutex, PthreadMutex, patiently
-from .ports import CLOSED, DESERTED, Inbound, Outbound, Port
-from .layout import CAUSE, DATA, ENDED, MAGIC, MUTEX_AT, MUTEXES, PAGE, SIZE, UNIT, fence
+from .ports import CLOSED, DESERTED, Inbound, Outbound
 from .ring import Ring
 from .slots import Slots
 
@@ -232,7 +232,7 @@ class Conduit:
         self.memory.close()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> Generator[None]:
         """Under the lock: with the senders' mutex, or after a while without it, if its owner is stopped."""
         if self.alone:
             yield

@@ -11,7 +11,7 @@ import array
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -114,7 +114,7 @@ here = _Here()
 
 
 @contextmanager
-def carried(fds: list[int] | None) -> Iterator[None]:
+def carried(fds: list[int] | None) -> Generator[None]:
     """What is unpickled in here has come with these. Those that nobody takes (sets to -1) are closed."""
     before, here.fds = here.fds, fds
     try:

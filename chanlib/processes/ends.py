@@ -24,7 +24,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from multiprocessing import util
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from typing_extensions import TypeVar
 
@@ -32,16 +32,16 @@ from .._core.engine import Op
 from ..blocks import ClosedAtEnd
 from ..channels import ChannelStatistics
 from ..checks import check_cause, check_max
-from ..errors import HandleClosed
+from ..errors import ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed
 from ..iterating import Received
 from ..sending import SendAll
 from .conduit import Conduit
 from .handover import Token, arrive, depart
 from .inheritance import wanted
+from .layout import ENDED
 from .messages import Serializer
 from .operations import Closed, Receive, ReceiveSome, Send, SendSome
 from .ports import CANCELLED, CLOSED, Port
-from .layout import ENDED
 from .ring import MOST
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def _conduit(capacity: Any, buffer_bytes: Any, serializer: Any, name: Any) -> Co
             raise TypeError(f"capacity must be an integer from 1 to {MOST}, or math.inf, not {capacity!r}")
         if capacity == 0:
             raise ValueError(
-                "capacity must be at least 1: between processes there is no rendezvous, since whoever takes a value can "
-                "be killed before he says so"
+                "capacity must be at least 1: between processes there is no rendezvous, since whoever takes a value "
+                "can be killed before he says so"
             )
         if not 1 <= capacity <= MOST:
             raise ValueError(f"capacity must be from 1 to {MOST}, or math.inf, not {capacity!r}")
@@ -111,7 +111,7 @@ class open_process_channel(tuple["ProcessSender[Item]", "ProcessReceiver[Item]"]
         conduit = _conduit(capacity, buffer_bytes, serializer, name)
         options = serializer, spill, name
         conduit.open(1, 1)
-        return ProcessSender._made(conduit, options), ProcessReceiver._made(conduit, options)
+        return ProcessSender[Item]._made(conduit, options), ProcessReceiver[Item]._made(conduit, options)
 
 
 class Handle(ClosedAtEnd):
@@ -247,7 +247,7 @@ class Handle(ClosedAtEnd):
 
     def __reduce__(self) -> Any:
         token = depart(self._used(), self._sends, self._receives)
-        serializer = self._serializer
+        serializer: Any = self._serializer
         if isinstance(serializer, ModuleType):
             serializer = _Named(serializer.__name__)
         return _arrived, (type(self), token, serializer, self._spill, self._name)
@@ -295,11 +295,11 @@ class _Counted(Handle):
                 self.close(RuntimeError("an end of this channel was dropped without close()"))
 
 
-class _SendsTo(Handle):
+class _SendsTo(Handle, Generic[T_contra]):
     __slots__ = ()
     _sends = True
 
-    def send(self, value: Any, /) -> Op[None]:
+    def send(self, value: T_contra, /) -> Op[None]:
         """Put `value` in, waiting for room. It is pickled when this is performed; what then fails raises here.
 
         Waits while the channel is full. A cancelled or timed-out send has had no effect.
@@ -308,11 +308,11 @@ class _SendsTo(Handle):
         """
         return Send(self, self._conduit_now().outbound, value)
 
-    def send_nowait(self, value: Any, /) -> None:
+    def send_nowait(self, value: T_contra, /) -> None:
         """Put `value` in if there is room, else raise `ChannelFull`. Never blocks."""
         self.send(value).poll()
 
-    def send_some(self, values: Sequence[Any], /) -> Op[int]:
+    def send_some(self, values: Sequence[T_contra], /) -> Op[int]:
         """Put in as many of `values` as there is room for, from the first on; the result says how many.
 
         Waits until there is room for at least one. All that go in do so in one step. Raises as `send`.
@@ -320,7 +320,7 @@ class _SendsTo(Handle):
         values = values if isinstance(values, (list, tuple)) else list(values)
         return SendSome(self, self._conduit_now().outbound, values)
 
-    def send_all(self, values: Iterable[Any], /) -> SendAll[Any]:
+    def send_all(self, values: Iterable[T_contra], /) -> SendAll[T_contra]:
         """Put in all of `values`, waiting for room as often as needed: `await` it, or call its `sync()`."""
         return SendAll(self, values)
 
@@ -328,16 +328,16 @@ class _SendsTo(Handle):
         """Not between processes."""
         raise NotImplementedError("a process channel cannot reserve places: who has one may be killed; use send()")
 
-    def force_send(self, value: Any, /) -> NoReturn:
+    def force_send(self, value: T_contra, /) -> NoReturn:
         """Not between processes."""
         raise NotImplementedError("a process channel cannot displace values: use receive_nowait(), then send()")
 
 
-class _ReceivesFrom(Handle):
+class _ReceivesFrom(Handle, Received[T_co]):
     __slots__ = ()
     _receives = True
 
-    def receive(self) -> Op[Any]:
+    def receive(self) -> Op[T_co]:
         """Take the next value, waiting for one. A cancelled or timed-out receive consumes nothing.
 
         A value that fails to unpickle raises here, and is gone; the channel goes on.
@@ -346,43 +346,39 @@ class _ReceivesFrom(Handle):
         """
         return Receive(self, self._conduit_now().inbound)
 
-    def receive_nowait(self) -> Any:
+    def receive_nowait(self) -> T_co:
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
         return self.receive().poll()
 
-    def receive_some(self, max: float = math.inf, /) -> Op[list[Any]]:
+    def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:
         """Take what is there, at least one value and at most `max`, in one step; waits for the first.
 
         It stops before one that fails to unpickle; for that the next receive raises.
         """
         return ReceiveSome(self, self._conduit_now().inbound, check_max(max))
 
-    def drain(self) -> list[Any]:
+    def drain(self) -> list[T_co]:
         """Take everything that is there now; `[]` if there is nothing."""
         conduit = self._conduit_now()
         if not len(conduit.ring) and conduit.inbound.empty():
             return []
-        from ..errors import ChannelClosed, ChannelEmpty
-
         try:
             return self.receive_some().poll()
         except (ChannelEmpty, ChannelClosed):
             return []
 
-    def __op__(self) -> Op[Any]:
+    def __op__(self) -> Op[T_co]:
         return self.receive()
 
-    async def __anext__(self) -> Any:
-        from ..errors import EndOfChannel
-
+    async def __anext__(self) -> T_co:
         try:
             return await self.receive()
         except EndOfChannel:
             raise StopAsyncIteration from None
 
 
-class ProcessSender(_SendsTo, _Counted):
-    """A counted end to send through, in this process or another: `open_process_channel`, `clone` and pickling make them.
+class ProcessSender(_SendsTo[T_contra], _Counted):
+    """A counted end to send through, in this process or another; `open_process_channel`, `clone` and pickling make it.
 
     Leaving `with` by an exception closes it with that as the cause. One that is dropped without `close()` warns
     (`ResourceWarning`) and closes with a cause, so that nobody takes the stream for complete.
@@ -392,8 +388,8 @@ class ProcessSender(_SendsTo, _Counted):
     _receives = False
 
 
-class ProcessReceiver(_ReceivesFrom, _Counted, Received[Any]):
-    """A counted end to receive from, in this process or another: `open_process_channel`, `clone` and pickling make them.
+class ProcessReceiver(_ReceivesFrom[T_co], _Counted):
+    """A counted end to receive from, in this process or another; `open_process_channel`, `clone` and pickling make it.
 
     One that is dropped without `close()` warns (`ResourceWarning`) and is closed.
     """
@@ -402,7 +398,7 @@ class ProcessReceiver(_ReceivesFrom, _Counted, Received[Any]):
     _sends = False
 
 
-class ProcessChannel(_SendsTo, _ReceivesFrom, Received[Any]):
+class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
     """A channel between processes as one handle for both directions, which ends by `close()` as a `Channel` does.
 
     The arguments are those of `open_process_channel`. It is not ended by its last user: each of them could still send.
@@ -439,17 +435,17 @@ class ProcessChannel(_SendsTo, _ReceivesFrom, Received[Any]):
         conduit.inbound._locked(conduit.inbound.discard)
         return first
 
-    def sender(self) -> ProcessSender[Any]:
+    def sender(self) -> ProcessSender[T]:
         """A counted end of it to send through, to be closed by itself."""
         conduit = self._used()
         conduit.open(1, 0)
-        return ProcessSender._made(conduit, self._options())
+        return ProcessSender[T]._made(conduit, self._options())
 
-    def receiver(self) -> ProcessReceiver[Any]:
+    def receiver(self) -> ProcessReceiver[T]:
         """A counted end of it to receive from, to be closed by itself."""
         conduit = self._used()
         conduit.open(0, 1)
-        return ProcessReceiver._made(conduit, self._options())
+        return ProcessReceiver[T]._made(conduit, self._options())
 
     def __del__(self) -> None:
         if getattr(self, "_open", False):

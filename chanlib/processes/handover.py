@@ -10,10 +10,11 @@ Whichever way, pickling makes a clone, which counts here until it counts there.
 
 from __future__ import annotations
 
-import os
+import importlib
 import weakref
+from collections.abc import Sequence
 from functools import partial
-from multiprocessing import context, reduction
+from multiprocessing import reduction
 from typing import Any
 
 from .bells import close_all
@@ -26,14 +27,14 @@ __all__ = ["Token", "arrive", "depart"]
 Token = tuple[Any, ...]
 """What stands for a handle in a pickle: the channel, the slot it comes from, its directions, and the way it goes."""
 
-_spawning: Any = context
+_multiprocessing: Any = importlib.import_module("multiprocessing.context")
 
 
 class _Aboard:
     """Its descriptors travel with a message."""
 
     def __init__(self, conduit: Conduit, sends: bool, receives: bool) -> None:
-        self.fds = conduit.duplicates(sends, receives)
+        self.fds: Sequence[int] = conduit.duplicates(sends, receives)
         self._land = partial(conduit.land, sends, receives)
 
     def arrived(self) -> None:
@@ -43,7 +44,8 @@ class _Aboard:
         self._over(False)
 
     def _over(self, arrived: bool) -> None:
-        close_all(self.fds)
+        close_all(list(self.fds))
+        self.fds = ()
         self._land(arrived)
 
 
@@ -58,11 +60,11 @@ def depart(conduit: Conduit, sends: bool, receives: bool) -> Token:
 
 
 def _way(conduit: Conduit, sends: bool, receives: bool) -> tuple[str, Any]:
-    popen = _spawning.get_spawning_popen()
+    popen: Any = _multiprocessing.get_spawning_popen()
     if popen is not None:
         dup: Any = reduction.DupFd
         passed = [dup(fd) for fd in conduit.fds(sends, receives)]
-        weakref.finalize(popen, _spawned, vars(popen), conduit, sends, receives)
+        weakref.finalize(popen, _spawned, popen.__dict__, conduit, sends, receives)
         return "passed", passed
     if here.courier is not None:
         return "aboard", here.courier.board(_Aboard(conduit, sends, receives))

@@ -89,6 +89,7 @@ class PthreadMutex:
     __slots__ = ("_keep", "attempt", "died", "release")
 
     def __init__(self, view: memoryview) -> None:
+        assert libc is not None
         self._keep = (ctypes.c_char * MUTEX_BYTES).from_buffer(view)
         address = ctypes.c_void_p(ctypes.addressof(self._keep))
         self.attempt: Callable[[], int] = partial(libc.pthread_mutex_trylock, address)
@@ -97,6 +98,7 @@ class PthreadMutex:
 
     def initialise(self) -> None:
         """By the creator, before anybody else can see it."""
+        assert libc is not None
         attributes = (ctypes.c_char * MUTEX_BYTES)()
         for done in (
             libc.pthread_mutexattr_init(attributes),

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._core.engine import PENDING, QueuedLeaf
 from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
+from .layout import ENDED
 from .messages import decode, encode
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
-from .layout import ENDED
 
 if TYPE_CHECKING:
     from .._core.pure.leaf import Branch
@@ -161,10 +161,9 @@ class Send(_Sending[None]):
     def _now(self, port: Any, /) -> Any:
         if self._message is None:
             self._hint(port)
-        message = self._message
-        if type(message) is int or message.courier is None:
-            if self._via._open and port.put_one(message):
-                return None
+        message: Any = self._message
+        if (type(message) is int or message.courier is None) and self._via._open and port.put_one(message):
+            return None
         return super()._now(port)
 
     def _attempt(self, port: Outbound) -> Any:
@@ -267,7 +266,7 @@ class Receive(_Receiving[T_co]):
         return f"receive from {self._via!r}"
 
 
-class ReceiveSome(_Receiving[list[T_co]]):
+class ReceiveSome(_Receiving[Any]):
     __slots__ = ("_most",)
 
     def __init__(self, via: Handle, port: Inbound, most: float) -> None:

@@ -7,9 +7,9 @@ Invariants:
   copying. `held` is set before it is tried for and cleared after it is given back, so that `_mend` can do that if an
   interrupt comes.
 - who sleeps has silenced the bell and said so (ARMED) with the mutex, having found nothing, and has looked once more
-  after giving it back. Who has put something in looks whether somebody sleeps after giving the mutex back. So one of the
-  two sees the other, unless a process dies right between its store and the bell: therefore who sleeps looks again after
-  HEARTBEAT seconds.
+  after giving it back. Who has put something in looks whether somebody sleeps after giving the mutex back. So one of
+  the two sees the other, unless a process dies right between its store and the bell: therefore who sleeps looks again
+  after HEARTBEAT seconds.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.engine import PENDING, Queued
 from .courier import fetch
+from .layout import ENDED, HEAD, LEASE, PARCELS, RECEIVERS_ARMED, SENDERS_ARMED, TAIL
 from .messages import Message, Record
 from .mutexes import Mutex, PthreadMutex, patiently
 from .ring import EMPTY, Ring
-from .layout import ENDED, HEAD, LEASE, PARCELS, RECEIVERS_ARMED, SENDERS_ARMED, TAIL
 
 if TYPE_CHECKING:
     from .bells import Bell
@@ -40,6 +40,7 @@ CONTENDED = 0.001  # seconds after which who has found the mutex taken looks aga
 
 
 class Port(Queued):
+    count: int
     __slots__ = ("bell", "count", "held", "look_at", "mutex", "quick", "ring", "words")
 
     _armed: int  # the word in which those who sleep here say so
@@ -54,7 +55,7 @@ class Port(Queued):
         self.bell: Bell | None = None
         self.held = False
         self.look_at = 0.0  # when to look whether there is anybody on the other side
-        self.count = 0  # what this process has put in, or taken out
+        self.count: int = 0  # what this process has put in, or taken out
 
     def take(self) -> bool:
         """Under the lock: take the mutex."""
@@ -99,7 +100,7 @@ class Port(Queued):
         return HEARTBEAT
 
     def nobody(self, slots: Slots) -> bool | None:
-        """Has the other side gone? None: it has died. Looked at in earnest now and then, and when the kernel says so."""
+        """Has the other side gone? None: it has died. Looked at now and then, and when the kernel says so."""
         sending = isinstance(self, Outbound)
         hung_up = self.bell is not None and self.bell.hung_up()
         if hung_up or monotonic() >= self.look_at:

@@ -88,7 +88,7 @@ class Ring:
 
     def __len__(self) -> int:
         words = self.words
-        return ((words[TAIL] >> _BITS) - (words[HEAD] >> _BITS)) & _NUMBERS
+        return ((words[TAIL] >> _BITS) - (words[HEAD] >> _BITS)) & _NUMBERS  # type: ignore[no-any-return]
 
     def has_room(self, message: Any) -> bool:
         """Is there room for it? By who has the senders' mutex; to others it is a hint."""
@@ -100,7 +100,7 @@ class Ring:
         rest = self._units - (tail & self._mask)
         if units > rest:
             units += rest
-        return ((tail - head) & _POSITION) + units <= self._units
+        return bool(((tail - head) & _POSITION) + units <= self._units)
 
     def put(self, message: Any, number: int = 0) -> bool:
         """By who has the senders' mutex: put it in, if there is room. Its descriptors travel under `number`."""

@@ -25,8 +25,8 @@ import os
 import time
 from typing import Any
 
-from .memory import Memory
 from .layout import CAUSE, SLOTS, SLOTS_USED, WORDS_END, fence
+from .memory import Memory
 
 __all__ = ["Slots", "started"]
 
@@ -160,13 +160,14 @@ class Slots:
     def alive(self, sending: bool) -> bool:
         """Has any process that lives an end of this kind?"""
         for at in self._used():
-            if self._table[at + PID]:
-                if self.of(at)[not sending] + self.inherited(at)[not sending] and self._lives(at):
-                    return True
+            here = self.of(at)[not sending] + self.inherited(at)[not sending] if self._table[at + PID] else 0
+            if here and self._lives(at):
+                return True
         return False
 
     def _lives(self, at: int) -> bool:
-        pid, since = self._table[at + PID], self._table[at + STARTED]
+        pid: int = self._table[at + PID]
+        since: int = self._table[at + STARTED]
         if pid == COMING:
-            return bool(time.monotonic_ns() < since)
+            return time.monotonic_ns() < since
         return pid == os.getpid() or started(pid) == since
