@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import warnings
 import weakref
 from collections.abc import Iterable, Sequence
@@ -121,7 +122,7 @@ class Handle(ClosedAtEnd):
 
     _sends: bool
     _receives: bool
-    _channel: Conduit | None  # None once it is closed
+    _channel: Conduit
     _serializer: Serializer | None
     _spill: bool
     _name: str | None
@@ -145,31 +146,26 @@ class Handle(ClosedAtEnd):
         return self._serializer, self._spill, self._name
 
     # ------------------------------------------------------------- for the operations
-    def _conduit_now(self) -> Conduit:
-        conduit = self._channel
-        if conduit is None:
-            raise self._shut()
-        return conduit
-
     def _used(self) -> Conduit:
+        """Of one that is open, and counts."""
+        if not self._open:
+            raise self._shut()
         if self._inherited:
             self._own(True)
-        return self._conduit_now()
+        return self._channel
 
     def _own(self, wanted: bool) -> None:
         """A fork has left it here: it is used; or it is not what this process is for, but may still be used."""
         if wanted:
             self._inherited = False
-        if self._channel is not None:
+        if self._open:
             self._channel.own(self._sends, self._receives, wanted)
 
     def _nobody(self, port: Port) -> bool | None:
-        conduit = self._channel
-        return False if conduit is None else port.nobody(conduit.slots)
+        return port.nobody(self._channel.slots)
 
     def _cause_of_end(self) -> BaseException | None:
-        conduit = self._channel
-        return None if conduit is None else conduit.cause()
+        return self._channel.cause()
 
     def _shut(self) -> HandleClosed:
         return HandleClosed(f"{self!r} is closed", channel=self, cause=self._cause)
@@ -190,14 +186,13 @@ class Handle(ClosedAtEnd):
         """
         check_cause(cause)
         conduit = self._channel
-        if not self._open or conduit is None:
+        if not self._open:
             return False
         self._cause = cause
         self._open = False
         conduit.close(self._sends, self._receives, self._inherited, cause)
         for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
             port.rouse()
-        self._channel = None
         return True
 
     async def aclose(self) -> None:
@@ -207,22 +202,21 @@ class Handle(ClosedAtEnd):
     @property
     def is_closed(self) -> bool:
         """Whether this end is closed, or the channel as a whole."""
-        conduit = self._channel
-        return conduit is None or bool(conduit.words[ENDED])
+        return not self._open or bool(self._channel.words[ENDED])
 
     def wait_closed(self) -> Op[None]:
         """Wait until the channel is closed, or this end is. Felt within 0.2 s if another process does it."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         return Closed(self, conduit.outbound if self._sends else conduit.inbound)
 
     @property
     def capacity(self) -> float:
         """How many values it holds."""
-        return self._conduit_now().ring.capacity
+        return self._channel.ring.capacity
 
     def statistics(self) -> ChannelStatistics:
         """A snapshot. `sent`, `received` and those who wait are of this process; ends count in all processes."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         senders, receivers = conduit.slots.total()
         inside = len(conduit.ring)
         return ChannelStatistics(
@@ -239,8 +233,7 @@ class Handle(ClosedAtEnd):
         )
 
     def __len__(self) -> int:
-        conduit = self._channel
-        return 0 if conduit is None else len(conduit.ring)
+        return len(self._channel.ring)
 
     def __bool__(self) -> bool:
         return True
@@ -260,10 +253,8 @@ class Handle(ClosedAtEnd):
 
     def __repr__(self) -> str:
         label = "" if self._name is None else f" {self._name!r}"
-        conduit = self._channel
-        if conduit is None:
-            return f"<{type(self).__name__}{label} (closed)>"
-        return f"<{type(self).__name__}{label} {len(conduit.ring)}/{conduit.ring.capacity}>"
+        ring = self._channel.ring
+        return f"<{type(self).__name__}{label} {len(ring)}/{ring.capacity}{'' if self._open else ' (closed)'}>"
 
 
 class _Named:
@@ -285,7 +276,7 @@ class _Counted(Handle):
     __slots__ = ()
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False):
+        if getattr(self, "_open", False) and not sys.is_finalizing():  # then the kernel counts it as lost
             if self._inherited:  # it is here by a fork only
                 self.close()
                 return
@@ -306,7 +297,7 @@ class _SendsTo(Handle, Generic[T_contra]):
         Raises `HandleClosed` if the channel or this end is closed, `BrokenChannel` once nobody is left to receive, also
         while it waits; `MessageTooLarge`, `OSError` if there is no memory for a long one.
         """
-        return Send(self, self._conduit_now().outbound, value)
+        return Send(self, self._channel.outbound, value)
 
     def send_nowait(self, value: T_contra, /) -> None:
         """Put `value` in if there is room, else raise `ChannelFull`. Never blocks."""
@@ -318,7 +309,7 @@ class _SendsTo(Handle, Generic[T_contra]):
         Waits until there is room for at least one. All that go in do so in one step. Raises as `send`.
         """
         values = values if isinstance(values, (list, tuple)) else list(values)
-        return SendSome(self, self._conduit_now().outbound, values)
+        return SendSome(self, self._channel.outbound, values)
 
     def send_all(self, values: Iterable[T_contra], /) -> SendAll[T_contra]:
         """Put in all of `values`, waiting for room as often as needed: `await` it, or call its `sync()`."""
@@ -344,7 +335,7 @@ class _ReceivesFrom(Handle, Received[T_co]):
         Raises `EndOfChannel` once it is closed and drained, `BrokenChannel` if it was closed with a cause, or the last
         sender has died; `HandleClosed` if this end is closed or the channel was cancelled.
         """
-        return Receive(self, self._conduit_now().inbound)
+        return Receive(self, self._channel.inbound)
 
     def receive_nowait(self) -> T_co:
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
@@ -355,11 +346,11 @@ class _ReceivesFrom(Handle, Received[T_co]):
 
         It stops before one that fails to unpickle; for that the next receive raises.
         """
-        return ReceiveSome(self, self._conduit_now().inbound, check_max(max))
+        return ReceiveSome(self, self._channel.inbound, check_max(max))
 
     def drain(self) -> list[T_co]:
         """Take everything that is there now; `[]` if there is nothing."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         if not len(conduit.ring) and conduit.inbound.empty():
             return []
         try:
@@ -448,7 +439,7 @@ class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
         return ProcessReceiver[T]._made(conduit, self._options())
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False):
+        if getattr(self, "_open", False) and not sys.is_finalizing():
             super().close()
 
 

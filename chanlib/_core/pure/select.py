@@ -107,8 +107,9 @@ class Choice(Op[T_co]):
 
     def _failed(self, branch: Branch, error: Exception) -> None:
         """`error` is about to be raised for `branch`: say of which arm."""
-        if branch.arm is not None and isinstance(error, ChannelClosed) and error.channel is branch.src:
-            error.arm = branch.arm
+        if branch.arm is not None and isinstance(error, ChannelClosed):
+            if error.channel is branch.src or error.channel is getattr(branch.leaf, "_via", branch.src):
+                error.arm = branch.arm
 
     # ------------------------------------------------------------- performing
     def _now(self, src: Any) -> Any:
