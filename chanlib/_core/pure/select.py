@@ -107,9 +107,9 @@ class Choice(Op[T_co]):
 
     def _failed(self, branch: Branch, error: Exception) -> None:
         """`error` is about to be raised for `branch`: say of which arm."""
-        if branch.arm is not None and isinstance(error, ChannelClosed):
-            if error.channel is branch.src or error.channel is getattr(branch.leaf, "_via", branch.src):
-                error.arm = branch.arm
+        about = (branch.src, getattr(branch.leaf, "_via", branch.src))
+        if branch.arm is not None and isinstance(error, ChannelClosed) and any(error.channel is one for one in about):
+            error.arm = branch.arm
 
     # ------------------------------------------------------------- performing
     def _now(self, src: Any) -> Any:
