@@ -28,12 +28,11 @@ from ._core.engine import Op
 from ._core.lane import lanes, refuse_loop
 from ._core.origins import DEBUG, caller, recorded
 from ._core.running import run_here
-from .checks import check_count
+from .checks import check_count, check_function
 from .children import (
     Job,
     Started,
     attend,
-    check_callable,
     check_coroutine,
     check_plain,
     coroutine_of,
@@ -331,7 +330,7 @@ class TaskGroup(Roster):
         name: str | None = None,
     ) -> TaskHandle[T]:
         """Start `run(fn, *args, backend=backend)` in a thread, as a child: a loop of its own, owned by the group."""
-        check_callable(fn, "start_async")
+        check_function(fn, "fn", "start_async")
         check_backend(backend)
 
         def live() -> T:
