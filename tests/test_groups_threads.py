@@ -14,16 +14,17 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from backends import loops, on
 from census import Census
+from children import Boom, frames, raises_base_group, raises_group, same
 from elsewhere import Elsewhere, waiting
-from until import on, until, until_here
+from until import until, until_here
 
 import chanlib.children
 from chanlib import (
@@ -63,16 +64,11 @@ from chanlib._core.tokens import Token
 
 pytestmark = pytest.mark.usefixtures("census")
 
-loops = on("asyncio", "uvloop", "trio")
 on_threads = on("threads")
 policies = pytest.mark.parametrize("on_error", ["cancel", "supervise", "collect"])
 inner_backends = pytest.mark.parametrize("inner", ["asyncio", "uvloop", "trio", "threads"])
 
 HOUR = 3600.0
-
-
-class Boom(Exception):
-    pass
 
 
 class Diver:
@@ -103,23 +99,6 @@ class Diver:
 
 def wait_for_ever() -> None:
     never().sync()
-
-
-def raises_group() -> Any:
-    return pytest.raises(ExceptionGroup)
-
-
-def raises_base_group() -> Any:
-    return pytest.raises(BaseExceptionGroup)
-
-
-def same(group: BaseExceptionGroup[Any], *errors: BaseException) -> bool:
-    """Are these very objects in it, in whatever order, and nothing else?"""
-    return sorted(map(id, group.exceptions)) == sorted(map(id, errors))
-
-
-def frames(error: BaseException) -> list[str]:
-    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 # ===================================================================== results and errors

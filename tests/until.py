@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from collections.abc import Callable
 
-import pytest
-
 from chanlib import CancelScope, checkpoint
 from chanlib._core.lane import running_loop
-
-ALL = ("asyncio", "uvloop", "trio", "threads")
 
 NET = 20.0  # seconds: a safety net
 
@@ -36,13 +31,3 @@ def until_here(predicate: Callable[[], object]) -> None:
     while not predicate():
         time.sleep(0.0005)
         assert time.monotonic() < end, f"not within {NET} s: {predicate}"
-
-
-def marks(backend: str) -> list[pytest.MarkDecorator]:
-    lacking = backend == "uvloop" and importlib.util.find_spec("uvloop") is None
-    return [pytest.mark.skipif(lacking, reason="no uvloop for this interpreter")]
-
-
-def on(*backends: str) -> pytest.MarkDecorator:
-    """A test for some backends only, in place of the fixture."""
-    return pytest.mark.parametrize("backend", [pytest.param(name, marks=marks(name)) for name in backends])
