@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is
 import backends
 import worlds
 from census import Census
-from strangers import Stranger
+from elsewhere import Stranger
 
 from chanlib import lowlevel
 
