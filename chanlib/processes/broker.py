@@ -26,8 +26,9 @@ One message each way and an acknowledgement, over SOCK_SEQPACKET: a message is t
 
 Where there are no abstract sockets (macOS), or if CHANLIB_PROCESSES=posix, `multiprocessing.resource_sharer` does the
 work. Its listener has a name in a private folder and asks for `authkey`. There an offer does not expire; a claim that
-fails half-way loses it; one that comes too late is also told of on stderr by the process that offered; and a child of
-a bare `os.fork` (not of multiprocessing) cannot offer if its parent has.
+fails half-way loses it; one that comes too late is also told of on stderr by the process that offered; for a moment
+what is claimed is not close-on-exec; and a child of a bare `os.fork` (not of multiprocessing) cannot offer if its
+parent has.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ import threading
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from multiprocessing import AuthenticationError, util
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from .._core.threads import start
 from .._core.unraisable import report
@@ -236,6 +237,7 @@ class _Broker:
 
     def add(self, entry: _Entry) -> None:
         self.offers[entry.number] = entry
+        self.since = None
         if entry.deadline < self.due:
             self.due = entry.deadline
             os.eventfd_write(self.bell, 1)
@@ -273,14 +275,15 @@ class _Broker:
                     late = self.sweep()
                     settled, self.settled = self.settled, []
                     wait = self.rest()
+                    poll = self.poll()
                     if wait is None:
                         self.close()
-                        return
-                    poll = self.poll()
                 settled.clear()
                 hurry = bool(late)
                 while late:
                     late.pop().tell()
+                if wait is None:
+                    return
                 ready = poll.poll(0 if hurry else math.ceil(wait * 1000))
         finally:
             self.close()
@@ -387,6 +390,7 @@ class _Broker:
             self.since = None
             times = [self.due, *(client.deadline for client in self.clients.values())]
         else:
+            self.due = math.inf  # nobody waits for what it was: the next offer is to ring the bell
             self.since = now if self.since is None else self.since
             times = [self.since + LINGER]
             if times[0] <= now:
@@ -652,9 +656,12 @@ class _Detaching:
             with self.lock:
                 self.abandoned = True
                 fds, self.fds = self.fds, []
-        if self.error is not None:
-            _close(fds)
-            raise self.translated(self.error) from self.error
+        error, self.error = self.error, None  # whose traceback leads to `self`, and to a connection to be closed
+        try:
+            if error is not None:
+                self.fail(error)
+        finally:
+            del error
         if not fds:
             raise _silent(self.offer)
         return fds
@@ -664,26 +671,31 @@ class _Detaching:
         try:
             for shared in self.shared:
                 fds.append(shared.detach())
+                os.set_inheritable(fds[-1], False)  # the sharer's client does not see to it
         except BaseException as error:
-            _close(fds)
-            self.error = error
+            with self.lock:
+                if not self.abandoned:
+                    self.error = error
         else:
             with self.lock:
                 if not self.abandoned:
                     self.fds, fds = fds, []
-            _close(fds)
+        _close(fds)
         self.over.set()
 
-    def translated(self, error: BaseException) -> BaseException:
-        if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
-            return _gone(self.offer)
-        if isinstance(error, (EOFError, ConnectionResetError, BrokenPipeError)):
-            return _over(self.offer) if _alive(self.offer.pid) else _gone(self.offer)
-        if isinstance(error, AuthenticationError):
-            return _refused(self.offer)
-        if isinstance(error, RuntimeError):  # the sharer's word for descriptors that did not all arrive
-            return OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: {error}")
-        return error
+    def fail(self, error: BaseException) -> NoReturn:
+        try:
+            if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
+                raise _gone(self.offer) from error
+            if isinstance(error, (EOFError, ConnectionResetError, BrokenPipeError)):
+                raise (_over(self.offer) if _alive(self.offer.pid) else _gone(self.offer)) from error
+            if isinstance(error, AuthenticationError):
+                raise _refused(self.offer) from error
+            if isinstance(error, RuntimeError):  # the sharer's word for descriptors that did not all arrive
+                raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: {error}") from error
+            raise error
+        finally:
+            del error
 
 
 def _room(count: int) -> list[int]:
