@@ -246,8 +246,7 @@ class TaskGroup(Roster):
 
         If it raises, nothing has been started.
         """
-        if not callable(fn):
-            raise TypeError(f"fn must be an async function, not {fn!r}")
+        check_function(fn, "fn", "spawn")
 
         def begin(_: None) -> TaskHandle[T]:
             try:

@@ -58,7 +58,7 @@ class Conduit:
         self.coming: int | None = None  # the slot of a process that is being forked
         first, second = (self._mutex(number) for number in range(2))
         self.outbound = Outbound(ring, first)
-        self.inbound = Inbound(ring, second)
+        self.inbound = Inbound(ring, second, self.slots)
         _conduits[key] = self
 
     def _mutex(self, number: int) -> Any:
