@@ -6,7 +6,7 @@ and threads that wait: `outbound` for senders, `inbound` for receivers. What of 
 them says.
 
 Invariants:
-- what is counted here (`senders`, `receivers`, `flights`, `slot`) changes under the lock of `outbound`.
+- what is counted here (`senders`, `receivers`, `slot`) changes under the lock of `outbound`.
 - ENDED is set by who has the senders' mutex, and only to what is stronger. So whoever has put something in has done so
   before; who finds the ring empty after having seen ENDED has seen all.
 - an end is counted in the slot (`Slots`) before it can be used, and not any more once it is closed. Without an end of a
@@ -23,6 +23,7 @@ import secrets
 import threading
 import time
 import weakref
+from _thread import get_ident
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -68,8 +69,6 @@ class Shared:
         self.slots = self.slots_kind(memory)
         self.slot: int | None = None
         self.senders = self.receivers = 0
-        self.flights = 0  # ends that are on their way from here
-        self.alone = False  # in the middle of `_alone`
         self.coming: int | None = None  # the slot of a process that is being forked
 
     def _mutex(self, number: int) -> Any:
@@ -188,19 +187,17 @@ class Shared:
     def _fly(self, senders: int, receivers: int) -> int:
         assert self.slot is not None
         self.slots.count(self.slot, senders, receivers)
-        self.flights += 1
         return self.slot
 
-    def land(self, senders: int, receivers: int, arrived: bool) -> None:
-        """It is out of our hands: on its way by itself, or it does not go."""
+    def turn_back(self, senders: int, receivers: int) -> None:
+        """Those were on their way, and will not arrive."""
         try:
-            self.outbound._locked(self._land, senders, receivers, arrived)
+            self.outbound._locked(self._turn_back, senders, receivers)
         except Reentered as inside:
-            inside.source._defer(lambda: self.outbound._locked(self._land, senders, receivers, arrived))
+            inside.source._defer(lambda: self.outbound._locked(self._turn_back, senders, receivers))
 
-    def _land(self, senders: int, receivers: int, arrived: bool) -> None:
-        self.flights -= 1
-        if not arrived and self.slot is not None:
+    def _turn_back(self, senders: int, receivers: int) -> None:
+        if self.slot is not None:
             self.slots.count(self.slot, -senders, -receivers)
             self._conclude()
         self._leave()
@@ -222,7 +219,6 @@ class Shared:
     def inherit(self) -> None:
         """This is the process that was forked."""
         self.slot, self.coming = self.coming, None
-        self.flights = 0
         if self.slot is not None:
             with self._alone():
                 self.slots.stamp(self.slot)
@@ -247,33 +243,35 @@ class Shared:
 
     def _leave(self) -> None:
         """Under the lock. If nothing is left here, give back what there is."""
-        if self.senders or self.receivers or self.flights or self.memory.fd < 0:
+        if self.senders or self.receivers:
             return
-        if self.slot is not None:
+        if self.slot is not None and self.slots.of(self.slot) == (0, 0):  # else something of ours is on its way
             with self._alone():
-                if self.slots.of(self.slot) == (0, 0):
-                    self.slots.give_back(self.slot)
+                self.slots.give_back(self.slot)
             self.slot = None
-        if _conduits.get(self.key) is self:
-            del _conduits[self.key]
-        self.memory.close()
+        if self.memory.fd >= 0:
+            if _conduits.get(self.key) is self:
+                del _conduits[self.key]
+            self.memory.close()
 
     @contextmanager
     def _alone(self) -> Generator[None]:
         """Under the lock: with the senders' mutex, or after a while without it, if its owner is stopped."""
-        if self.alone:
+        port = self.outbound
+        if port.held == get_ident():  # in the middle of it; or of a send, by a finalizer
             yield
             return
-        port = self.outbound
+        if self.memory.fd < 0 and self.words[MUTEXES] == FILE:  # we have left, there is nothing to lock any more
+            yield
+            return
         end = time.monotonic() + _CLOSING
-        self.alone = port.held = True
+        port.held = get_ident()
         try:
             while not patiently(port.mutex) and time.monotonic() < end:
                 pass
             yield
         finally:
             port.release()
-            self.alone = False
 
     # ------------------------------------------------------------- what follows from the ends that are closed
     def _conclude(self) -> None:

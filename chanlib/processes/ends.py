@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from types import ModuleType
@@ -134,12 +135,10 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
 
     # ------------------------------------------------------------- for the operations
     def _nobody(self, port: Port) -> bool | None:
-        conduit = self._channel
-        return False if conduit is None else port.nobody(conduit.slots)
+        return port.nobody(self._channel.slots)
 
     def _cause_of_end(self) -> BaseException | None:
-        conduit = self._channel
-        return None if conduit is None else conduit.cause()
+        return self._channel.cause()
 
     def _shut(self) -> HandleClosed:
         return HandleClosed(f"{self!r} is closed", channel=self, cause=self._cause)
@@ -170,22 +169,21 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
     @property
     def is_closed(self) -> bool:
         """Whether this end is closed, or the channel as a whole."""
-        conduit = self._channel
-        return conduit is None or bool(conduit.words[ENDED])
+        return not self._open or bool(self._channel.words[ENDED])
 
     def wait_closed(self) -> Op[None]:
         """Wait until the channel is closed, or this end is. Felt within 0.2 s if another process does it."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         return Closed(self, conduit.outbound if self._sends else conduit.inbound)
 
     @property
     def capacity(self) -> float:
         """How many values it holds."""
-        return self._conduit_now().ring.capacity
+        return self._channel.ring.capacity
 
     def statistics(self) -> ChannelStatistics:
         """A snapshot. `sent`, `received` and those who wait are of this process; ends count in all processes."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         senders, receivers = conduit.slots.total()
         inside = len(conduit.ring)
         return ChannelStatistics(
@@ -202,8 +200,7 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
         )
 
     def __len__(self) -> int:
-        conduit = self._channel
-        return 0 if conduit is None else len(conduit.ring)
+        return len(self._channel.ring)
 
     def __bool__(self) -> bool:
         return True
@@ -215,7 +212,7 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
         raise TypeError(f"{self!r} cannot be copied: use clone()")
 
     def _state(self) -> str:
-        ring = self._conduit_now().ring
+        ring = self._channel.ring
         return f" {len(ring)}/{ring.capacity}"
 
 
@@ -233,7 +230,7 @@ class _Counted(Handle):
     __slots__ = ()
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False):
+        if getattr(self, "_open", False) and not sys.is_finalizing():  # then the kernel counts it as lost
             if self._inherited:  # it is here by a fork only
                 self.close()
                 return
@@ -254,7 +251,7 @@ class _SendsTo(Handle, Generic[T_contra]):
         Raises `HandleClosed` if the channel or this end is closed, `BrokenChannel` once nobody is left to receive, also
         while it waits; `MessageTooLarge`, `OSError` if there is no memory for a long one.
         """
-        return Send(self, self._conduit_now().outbound, value)
+        return Send(self, self._channel.outbound, value)
 
     def send_nowait(self, value: T_contra, /) -> None:
         """Put `value` in if there is room, else raise `ChannelFull`. Never blocks."""
@@ -266,7 +263,7 @@ class _SendsTo(Handle, Generic[T_contra]):
         Waits until there is room for at least one. All that go in do so in one step. Raises as `send`.
         """
         values = values if isinstance(values, (list, tuple)) else list(values)
-        return SendSome(self, self._conduit_now().outbound, values)
+        return SendSome(self, self._channel.outbound, values)
 
     def send_all(self, values: Iterable[T_contra], /) -> SendAll[T_contra]:
         """Put in all of `values`, waiting for room as often as needed: `await` it, or call its `sync()`."""
@@ -292,7 +289,7 @@ class _ReceivesFrom(Handle, Received[T_co]):
         Raises `EndOfChannel` once it is closed and drained, `BrokenChannel` if it was closed with a cause, or the last
         sender has died; `HandleClosed` if this end is closed or the channel was cancelled.
         """
-        return Receive(self, self._conduit_now().inbound)
+        return Receive(self, self._channel.inbound)
 
     def receive_nowait(self) -> T_co:
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
@@ -303,11 +300,11 @@ class _ReceivesFrom(Handle, Received[T_co]):
 
         It stops before one that fails to unpickle; for that the next receive raises.
         """
-        return ReceiveSome(self, self._conduit_now().inbound, check_max(max))
+        return ReceiveSome(self, self._channel.inbound, check_max(max))
 
     def drain(self) -> list[T_co]:
         """Take everything that is there now; `[]` if there is nothing."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         if not len(conduit.ring) and conduit.inbound.empty():
             return []
         try:
@@ -396,5 +393,5 @@ class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
         return ProcessReceiver[T]._made(conduit, self._options())
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False):
+        if getattr(self, "_open", False) and not sys.is_finalizing():
             super().close()

@@ -33,7 +33,7 @@ class SharedHandle(Generic[S]):
     _kind: ClassVar[type[Shared]]
     _sends: bool  # which of the two kinds of end it counts as; maybe both
     _receives: bool
-    _channel: S | None  # None once it is closed
+    _channel: S
     _name: str | None
     _open: bool
     _inherited: bool  # a fork has left it here, and nobody has used it
@@ -57,22 +57,19 @@ class SharedHandle(Generic[S]):
         return (self._name,)
 
     # ------------------------------------------------------------- for the operations
-    def _conduit_now(self) -> S:
-        conduit = self._channel
-        if conduit is None:
-            raise self._shut()
-        return conduit
-
     def _used(self) -> S:
+        """Of one that is open, and counts."""
+        if not self._open:
+            raise self._shut()
         if self._inherited:
             self._own(True)
-        return self._conduit_now()
+        return self._channel
 
     def _own(self, wanted: bool) -> None:
         """A fork has left it here: it is used; or it is not what this process is for, but may still be used."""
         if wanted:
             self._inherited = False
-        if self._channel is not None:
+        if self._open:
             self._channel.own(self._sends, self._receives, wanted)
 
     def _shut(self) -> HandleClosed:
@@ -80,14 +77,13 @@ class SharedHandle(Generic[S]):
 
     def _let_go(self, cause: BaseException | None = None) -> bool:
         """Close it; True the first time."""
-        conduit = self._channel
-        if not self._open or conduit is None:
+        if not self._open:
             return False
         self._open = False
+        conduit = self._channel
         conduit.close(self._sends, self._receives, self._inherited, cause)
         for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
             port.rouse()
-        self._channel = None
         return True
 
     # ------------------------------------------------------------- as a value
@@ -103,11 +99,10 @@ class SharedHandle(Generic[S]):
 
     def __repr__(self) -> str:
         label = "" if self._name is None else f" {self._name!r}"
-        state = " (closed)" if self._channel is None else self._state()
-        return f"<{type(self).__name__}{label}{state}>"
+        return f"<{type(self).__name__}{label}{self._state()}{'' if self._open else ' (closed)'}>"
 
     def _state(self) -> str:
-        """For the repr of one that is open."""
+        """For the repr."""
         return ""
 
 

@@ -36,18 +36,15 @@ class _Aboard:
 
     def __init__(self, conduit: Shared, sends: bool, receives: bool) -> None:
         self.fds: Sequence[int] = conduit.duplicates(sends, receives)
-        self._land = partial(conduit.land, sends, receives)
+        self._turn_back = partial(conduit.turn_back, sends, receives)
 
     def arrived(self) -> None:
-        self._over(True)
-
-    def turned_back(self) -> None:
-        self._over(False)
-
-    def _over(self, arrived: bool) -> None:
         close_all(list(self.fds))
         self.fds = ()
-        self._land(arrived)
+
+    def turned_back(self) -> None:
+        self.arrived()
+        self._turn_back()
 
 
 def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
@@ -55,7 +52,7 @@ def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
     try:
         way = _way(conduit, sends, receives)
     except BaseException:
-        conduit.land(sends, receives, False)
+        conduit.turn_back(sends, receives)
         raise
     return (conduit.key, slot, sends, receives, *way)
 
@@ -71,7 +68,7 @@ def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
         return "aboard", here.courier.board(_Aboard(conduit, sends, receives))
     fds = conduit.duplicates(sends, receives)
     try:
-        made = offer(fds, partial(conduit.land, sends, receives, False))
+        made = offer(fds, partial(conduit.turn_back, sends, receives))
     finally:
         close_all(fds)
     return "offered", made
@@ -79,7 +76,8 @@ def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
 
 def _spawned(popen: dict[str, Any], conduit: Shared, sends: bool, receives: bool) -> None:
     """The object of a process that was to be started is gone. Has that process ever been there?"""
-    conduit.land(sends, receives, bool(popen.get("pid")))
+    if not popen.get("pid"):
+        conduit.turn_back(sends, receives)
 
 
 def arrive(token: Token, kind: type[S]) -> S:

@@ -94,7 +94,7 @@ class Message:
 
 def encode(value: Any, serializer: Serializer | None) -> Any:
     """`value` as a message, or the integer itself. Raises whatever its pickling raises."""
-    kind: Any = type(value)
+    kind: object = type(value)
     if serializer is not None:
         data = serializer.dumps(value)
         if not isinstance(data, (bytes, bytearray, memoryview)):

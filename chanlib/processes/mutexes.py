@@ -24,7 +24,7 @@ from typing import Protocol
 
 from .features import libc
 
-__all__ = ["FILE", "MUTEX_BYTES", "PTHREAD", "FileMutex", "Mutex", "PthreadMutex", "patiently", "taken"]
+__all__ = ["FILE", "MUTEX_BYTES", "PTHREAD", "FileMutex", "Mutex", "PthreadMutex", "patiently", "settled"]
 
 MUTEX_BYTES = 64
 PTHREAD, FILE = 1, 2
@@ -56,9 +56,8 @@ class Mutex(Protocol):
         ...
 
 
-def taken(mutex: Mutex) -> bool:
-    """Take it if it is free."""
-    result = mutex.attempt()
+def settled(mutex: Mutex, result: int) -> bool:
+    """What `attempt` has said: is it ours?"""
     if result == 0:
         return True
     if result == _DIED:
@@ -72,15 +71,15 @@ def taken(mutex: Mutex) -> bool:
 def patiently(mutex: Mutex) -> bool:
     """Take it, or find it taken for some milliseconds."""
     for _ in range(_QUICK):
-        if taken(mutex):
+        if settled(mutex, mutex.attempt()):
             return True
     for _ in range(_YIELDING):
         os.sched_yield()
-        if taken(mutex):
+        if settled(mutex, mutex.attempt()):
             return True
     for _ in range(_SLEEPING):
         time.sleep(_NAP)
-        if taken(mutex):
+        if settled(mutex, mutex.attempt()):
             return True
     return False
 

@@ -281,7 +281,7 @@ class ReceiveSome(_Receiving[Any]):
         """Up to the first that does not unpickle: the next receive raises for that."""
         serializer = self._via._serializer
         values: list[Any] = []
-        port = self._via._conduit_now().inbound
+        port = self._via._channel.inbound
         for number, record in enumerate(got):
             try:
                 values.append(decode(record, serializer))

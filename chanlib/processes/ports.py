@@ -14,6 +14,7 @@ Invariants:
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from .._core.engine import PENDING, Queued
 from .courier import fetch
 from .layout import ENDED, HEAD, LEASE, PARCELS, RECEIVERS_ARMED, SENDERS_ARMED, TAIL
 from .messages import Message, Record
-from .mutexes import Mutex, PthreadMutex, patiently
+from .mutexes import Mutex, PthreadMutex, patiently, settled
 from .ring import EMPTY, Ring
 
 if TYPE_CHECKING:
@@ -53,22 +54,23 @@ class Port(Queued):
         self.mutex = mutex
         self.quick = mutex.attempt if isinstance(mutex, PthreadMutex) else None  # it tells threads apart
         self.bell: Bell | None = None
-        self.held = False
+        self.held = 0  # the thread that has the mutex, or tries for it; 0: none
         self.look_at = 0.0  # when to look whether there is anybody on the other side
         self.count: int = 0  # what this process has put in, or taken out
 
     def take(self) -> bool:
         """Under the lock: take the mutex."""
-        self.held = True
+        self.held = get_ident()
         mutex = self.mutex
-        if not mutex.attempt() or patiently(mutex):
+        result = mutex.attempt()
+        if not result or settled(mutex, result) or patiently(mutex):
             return True
-        self.held = False
+        self.held = 0
         return False
 
     def release(self) -> None:
         self.mutex.release()
-        self.held = False
+        self.held = 0
 
     def _mend(self) -> None:
         if self.held:
@@ -86,7 +88,7 @@ class Port(Queued):
 
     def _forget_waiters(self) -> None:
         super()._forget_waiters()
-        self.held = False
+        self.held = 0
 
     def sleep(self, waiter: Any) -> float:
         """Under the lock: leave word that somebody sleeps. After how many seconds he is to look at the latest."""
@@ -121,17 +123,18 @@ class Outbound(Port):
         words, quick = self.words, self.quick
         if quick is None or self.held or monotonic() >= self.look_at:
             return False
-        mine = self.held = True
+        mine = self.held = get_ident()
         try:
-            if quick():
-                mine = False
+            result = quick()
+            if result and not settled(self.mutex, result):
+                mine = 0
                 return False
             if words[ENDED] or not self.ring.put(message):
                 return False
         finally:
             if mine:
                 self.mutex.release()
-            self.held = False
+            self.held = 0
         if words[RECEIVERS_ARMED]:
             self.ring_others()
         self.count += 1
@@ -186,10 +189,11 @@ class Inbound(Port):
         words, quick = self.words, self.quick
         if quick is None or self.held or self._returned or words[LEASE] or words[ENDED] >= CANCELLED:
             return PENDING
-        mine = self.held = True
+        mine = self.held = get_ident()
         try:
-            if quick():
-                mine = False
+            result = quick()
+            if result and not settled(self.mutex, result):
+                mine = 0
                 return PENDING
             record = self.ring.get()
             if record is EMPTY:
@@ -200,7 +204,7 @@ class Inbound(Port):
         finally:
             if mine:
                 self.mutex.release()
-            self.held = False
+            self.held = 0
         if words[SENDERS_ARMED]:
             self.ring_others()
         self.count += 1
