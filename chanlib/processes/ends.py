@@ -17,13 +17,11 @@ Source of the semantics: `Channel` and `open_channel`; the counting by the kerne
 
 from __future__ import annotations
 
+import importlib
 import math
-import os
 import sys
 import warnings
-import weakref
 from collections.abc import Iterable, Sequence
-from multiprocessing import util
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
@@ -37,8 +35,7 @@ from ..errors import ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed
 from ..iterating import Received
 from ..sending import SendAll
 from .conduit import Conduit
-from .handover import Token, arrive, depart
-from .inheritance import wanted
+from .handles import SharedHandle
 from .layout import ENDED
 from .leases import Lease, ReceiveView
 from .messages import Serializer
@@ -116,52 +113,28 @@ class open_process_channel(tuple["ProcessSender[Item]", "ProcessReceiver[Item]"]
         return ProcessSender[Item]._made(conduit, options), ProcessReceiver[Item]._made(conduit, options)
 
 
-class Handle(ClosedAtEnd):
-    """What the kinds of handle have in common."""
+class Handle(SharedHandle[Conduit], ClosedAtEnd):
+    """What the kinds of handle of a channel have in common."""
 
-    __slots__ = ("__weakref__", "_cause", "_channel", "_inherited", "_name", "_open", "_serializer", "_spill")
+    __slots__ = ("_cause", "_serializer", "_spill")
 
-    _sends: bool
-    _receives: bool
-    _channel: Conduit
+    _kind = Conduit
     _serializer: Serializer | None
     _spill: bool
-    _name: str | None
-    _open: bool
-    _inherited: bool  # a fork has left it here, and nobody has used it
     _cause: BaseException | None
 
-    @classmethod
-    def _made(cls, conduit: Conduit, options: tuple[Any, ...]) -> Self:
-        """One that has been counted already."""
-        self = object.__new__(cls)
-        self._serializer, self._spill, self._name = options
+    def _configure(self, *options: Any) -> None:
+        serializer, self._spill, self._name = options
+        self._serializer = serializer.module() if isinstance(serializer, _Named) else serializer
         self._cause = None
-        self._channel = conduit
-        self._inherited = False
-        self._open = True
-        _handles.add(self)
-        return self
 
     def _options(self) -> tuple[Any, ...]:
-        return self._serializer, self._spill, self._name
+        serializer: Any = self._serializer
+        if isinstance(serializer, ModuleType):
+            serializer = _Named(serializer.__name__)
+        return serializer, self._spill, self._name
 
     # ------------------------------------------------------------- for the operations
-    def _used(self) -> Conduit:
-        """Of one that is open, and counts."""
-        if not self._open:
-            raise self._shut()
-        if self._inherited:
-            self._own(True)
-        return self._channel
-
-    def _own(self, wanted: bool) -> None:
-        """A fork has left it here: it is used; or it is not what this process is for, but may still be used."""
-        if wanted:
-            self._inherited = False
-        if self._open:
-            self._channel.own(self._sends, self._receives, wanted)
-
     def _nobody(self, port: Port) -> bool | None:
         return port.nobody(self._channel.slots)
 
@@ -186,15 +159,9 @@ class Handle(ClosedAtEnd):
         closed with. Returns True the first time. Does not block; may be called from anywhere.
         """
         check_cause(cause)
-        conduit = self._channel
-        if not self._open:
-            return False
-        self._cause = cause
-        self._open = False
-        conduit.close(self._sends, self._receives, self._inherited, cause)
-        for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
-            port.rouse()
-        return True
+        if self._open:
+            self._cause = cause
+        return self._let_go(cause)
 
     async def aclose(self) -> None:
         """As `close()`, under the name that anyio's streams have for it."""
@@ -239,23 +206,15 @@ class Handle(ClosedAtEnd):
     def __bool__(self) -> bool:
         return True
 
-    def __reduce__(self) -> Any:
-        token = depart(self._used(), self._sends, self._receives)
-        serializer: Any = self._serializer
-        if isinstance(serializer, ModuleType):
-            serializer = _Named(serializer.__name__)
-        return _arrived, (type(self), token, serializer, self._spill, self._name)
-
     def __copy__(self) -> NoReturn:
         raise TypeError(f"{self!r} cannot be copied: use clone()")
 
     def __deepcopy__(self, memo: Any) -> NoReturn:
         raise TypeError(f"{self!r} cannot be copied: use clone()")
 
-    def __repr__(self) -> str:
-        label = "" if self._name is None else f" {self._name!r}"
+    def _state(self) -> str:
         ring = self._channel.ring
-        return f"<{type(self).__name__}{label} {len(ring)}/{ring.capacity}{'' if self._open else ' (closed)'}>"
+        return f" {len(ring)}/{ring.capacity}"
 
 
 class _Named:
@@ -264,13 +223,8 @@ class _Named:
     def __init__(self, name: str) -> None:
         self.name = name
 
-
-def _arrived(kind: type[Handle], token: Token, serializer: Any, spill: bool, name: str | None) -> Handle:
-    if isinstance(serializer, _Named):
-        from importlib import import_module
-
-        serializer = import_module(serializer.name)
-    return kind._made(arrive(token), (serializer, spill, name))
+    def module(self) -> Any:
+        return importlib.import_module(self.name)
 
 
 class _Counted(Handle):
@@ -451,26 +405,3 @@ class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not sys.is_finalizing():
             super().close()
-
-
-_handles: weakref.WeakSet[Handle] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for handle in list(_handles):
-        if handle._open:
-            handle._inherited = True
-
-
-def _started_by_multiprocessing(_: object) -> None:
-    """In a process that `multiprocessing` has started: if by a fork, it says by its arguments what it wants."""
-    inherited = [handle for handle in list(_handles) if handle._inherited]
-    if inherited:
-        known = wanted(Handle)
-        for handle in inherited:
-            handle._own(known is None or handle in known)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-    util.register_after_fork(_handles, _started_by_multiprocessing)

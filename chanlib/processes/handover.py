@@ -15,15 +15,16 @@ import weakref
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing import reduction
-from typing import Any
+from typing import Any, TypeVar
 
 from .bells import close_all
 from .broker import Offer, claim, offer
-from .conduit import Conduit
+from .conduit import Shared
 from .courier import here
 
 __all__ = ["Token", "arrive", "depart"]
 
+S = TypeVar("S", bound=Shared)
 Token = tuple[Any, ...]
 """What stands for a handle in a pickle: the channel, the slot it comes from, its directions, and the way it goes."""
 
@@ -33,7 +34,7 @@ _multiprocessing: Any = importlib.import_module("multiprocessing.context")
 class _Aboard:
     """Its descriptors travel with a message."""
 
-    def __init__(self, conduit: Conduit, sends: bool, receives: bool) -> None:
+    def __init__(self, conduit: Shared, sends: bool, receives: bool) -> None:
         self.fds: Sequence[int] = conduit.duplicates(sends, receives)
         self._turn_back = partial(conduit.turn_back, sends, receives)
 
@@ -46,7 +47,7 @@ class _Aboard:
         self._turn_back()
 
 
-def depart(conduit: Conduit, sends: bool, receives: bool) -> Token:
+def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
     slot = conduit.fly(sends, receives)
     try:
         way = _way(conduit, sends, receives)
@@ -56,7 +57,7 @@ def depart(conduit: Conduit, sends: bool, receives: bool) -> Token:
     return (conduit.key, slot, sends, receives, *way)
 
 
-def _way(conduit: Conduit, sends: bool, receives: bool) -> tuple[str, Any]:
+def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
     popen: Any = _multiprocessing.get_spawning_popen()
     if popen is not None:
         dup: Any = reduction.DupFd
@@ -73,16 +74,16 @@ def _way(conduit: Conduit, sends: bool, receives: bool) -> tuple[str, Any]:
     return "offered", made
 
 
-def _spawned(popen: dict[str, Any], conduit: Conduit, sends: bool, receives: bool) -> None:
+def _spawned(popen: dict[str, Any], conduit: Shared, sends: bool, receives: bool) -> None:
     """The object of a process that was to be started is gone. Has that process ever been there?"""
     if not popen.get("pid"):
         conduit.turn_back(sends, receives)
 
 
-def arrive(token: Token) -> Conduit:
-    """The conduit of a handle that has come here. Raises if it cannot be had: OSError, HandoverError."""
+def arrive(token: Token, kind: type[S]) -> S:
+    """What a handle of this kind leads to that has come here. Raises if it cannot be had: OSError, HandoverError."""
     key, slot, sends, receives, way, where = token
-    count = 1 + 2 * sends + 2 * receives
+    count = 1 + kind.sockets * (sends + receives)
     if way == "passed":
         fds = [one.detach() for one in where]
     elif way == "aboard":
@@ -93,6 +94,6 @@ def arrive(token: Token) -> Conduit:
         aboard[where : where + count] = [-1] * count
     else:
         fds = claim(Offer(*where))
-    conduit = Conduit.arrive(key, fds, sends, receives)
+    conduit = kind.arrive(key, fds, sends, receives)
     conduit.open(sends, receives, slot)
     return conduit
