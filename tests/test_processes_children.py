@@ -29,8 +29,9 @@ from typing import Any
 
 import process_jobs as jobs
 import pytest
+from backends import on
 from elsewhere import settle
-from until import on, until, until_here
+from until import until, until_here
 
 from chanlib import (
     RemoteError,
