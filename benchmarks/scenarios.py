@@ -2,7 +2,8 @@
 
 A scenario is written once for all peers and sides: it opens channels and starts loops. The time from the first start
 to the last end, divided by the number of items, is the figure; or something of the stretches that a loop has timed
-itself. Those whose names begin with `group_` are about tasks, scopes and threads, not about channels.
+itself. Those whose names begin with `group_` are about tasks, scopes and threads, not about channels; those with
+`process_` are about what passes between processes, and `between` lays them out.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from statistics import median, quantiles
 from typing import Any, NamedTuple, TypeVar
 
-from . import loops, memory, structured
+from . import between, loops, memory, processes, structured
 from .bench import Bench
 from .loops import speak
 from .sides import SIDES, Plan, Side, run
@@ -177,6 +179,14 @@ def _median(stretches: list[float], items: int) -> float:
     return median(stretches)
 
 
+def _since_first(stretches: list[float], items: int) -> float:
+    return (max(stretches) - min(stretches)) / max(1, items - 1)
+
+
+def _since(stretches: list[float], items: int) -> float:
+    return (stretches[1] - stretches[0]) / items
+
+
 def _p99(stretches: list[float], items: int) -> float:
     return quantiles(stretches, n=100, method="inclusive")[-1] if len(stretches) > 1 else stretches[0]
 
@@ -184,7 +194,8 @@ def _p99(stretches: list[float], items: int) -> float:
 # ------------- the table
 _TOGETHER = tuple(side.name for side in SIDES if side.together)
 _ASYNCIO = ("asyncio", "uvloop")
-_ALL = tuple(side.name for side in SIDES)
+_PROCESS = tuple(side.name for side in SIDES if side.left == "process")
+_ALL = tuple(side.name for side in SIDES if side.name not in _PROCESS)
 _THREADS = ("thread-thread",)
 _ONE_WORLD = (*_TOGETHER, *_THREADS)
 
@@ -201,7 +212,7 @@ class Scenario:
     """A row of the table.
 
     `needs` names the field of a peer's `Select` without which it has no place there; of its `Structured`, if the
-    scenario is not about channels.
+    scenario is not about channels; of its `Processes`, if that is another process's.
     """
 
     name: str
@@ -212,8 +223,16 @@ class Scenario:
     needs: str = ""
     rendezvous: bool = True
     weigh: Callable[[Bench], float] | None = None  # instead of `build`: bytes
-    channels: bool = True  # is it about channels, which have a capacity?
+    channels: bool = True  # is it about channels whose capacity is chosen?
     figure: Callable[[list[float], int], float] | None = None  # of the stretches that a loop has timed, and the items
+    first: int = 200  # items of the first run, from which the next grow
+    package: str = ""  # without which it does not exist
+    counted: bool = False  # a run is as long as what `figure` counts of it: to start processes takes long
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot be measured at all, or None if it can."""
+        return f"{self.package} is not installed" if self.package and find_spec(self.package) is None else None
 
     @property
     def unit(self) -> str:
@@ -246,22 +265,27 @@ class Scenario:
 
     def run(self, bench_of: Callable[[], Bench], items: int, side: Side) -> Run:
         """How long `items` take."""
-        stretches: list[float] = []
+        benches: list[Bench] = []
 
         def plan() -> Plan:
-            nonlocal stretches
-            bench = bench_of()
-            stretches = bench.stretches
+            benches.append(bench_of())
             assert self.build is not None
-            self.build(bench, items)
-            return Plan(bench.left.jobs, bench.right.jobs)
+            self.build(benches[0], items)
+            return benches[0].plan()
 
         whole = run(side, plan)
-        return Run(whole, whole / items if self.figure is None else self.figure(stretches, items))
+        benches[0].close()
+        each = whole / items if self.figure is None else self.figure(benches[0].stretches, items)
+        return Run(each * items if self.counted else whole, each)
 
 
 def _structured(name: str, text: str, item: str, build: Callable[[Bench, int], None], **more: Any) -> Scenario:
     return Scenario(name, text, item, build, channels=False, **more)
+
+
+def _between(name: str, text: str, build: Callable[[Bench, int], None], **more: Any) -> Scenario:
+    usual = {"item": "a value", "sides": _PROCESS[:1], "needs": "stream", "figure": _since_first, "counted": True}
+    return Scenario(f"process_{name}", text, build=build, channels=False, **{**usual, **more})
 
 
 SCENARIOS = [
@@ -362,5 +386,59 @@ SCENARIOS = [
         group_stop,
         needs="stop",
         figure=_p99,
+    ),
+    _between("ints", "numbers from one process to another", between.ints),
+    _between("asyncio", "numbers from a process to a task of an asyncio loop", between.ints, sides=_PROCESS[1:2]),
+    _between("trio", "numbers from a process to a task of a trio run", between.ints, sides=_PROCESS[2:]),
+    _between(
+        "arrays",
+        "arrays of 1 MB from one process to another",
+        partial(between.payloads, processes.arrays, 1_000_000),
+        first=20,
+        package="numpy",
+    ),
+    *(
+        _between(
+            f"bytes_{label}",
+            f"{size} bytes from one process to another",
+            partial(between.payloads, processes.strings, size),
+            first=20 if size > 100_000 else 200,
+        )
+        for label, size in between.SIZES.items()
+    ),
+    _between("pairs", "two processes send, two receive", between.pairs, needs="shared"),
+    _between(
+        "round_trip",
+        "a request to another process and its answer, over two channels: the median",
+        between.round_trip,
+        item="a round trip",
+        figure=_median,
+    ),
+    _between(
+        "pool",
+        f"a pool of {processes.WORKERS} processes: calls submitted, then their results awaited",
+        partial(between.pool, processes.pool_many),
+        item="a call",
+        needs="pool",
+        figure=_since,
+    ),
+    _between(
+        "pool_one",
+        "one call to a pool of processes, then the next: the median",
+        partial(between.pool, processes.pool_one),
+        item="a call",
+        needs="pool",
+        figure=_median,
+    ),
+    _between(
+        "broken",
+        "from the death of the last sender until the receiver who waits hears of it: the median",
+        between.broken,
+        item="a death",
+        needs="broken",
+        sides=_PROCESS,
+        figure=_median,
+        first=4,
+        counted=False,
     ),
 ]

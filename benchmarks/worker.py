@@ -19,7 +19,7 @@ from .peers import PEERS, Peer
 from .scenarios import SCENARIOS, Run, Scenario
 from .sides import SIDES, Side
 
-CHECKED = 256  # items of the run that checks
+CHECKED = 256  # items of the run that checks, at most
 MOST = 500_000  # items: an unbounded channel may hold them all
 
 
@@ -74,7 +74,7 @@ def check(job: Job) -> int:
     tally = Tally()
     # a select of the peer's own may refuse channels that are not its own
     noted = None if scenario.channels and scenario.needs and peer.select.own_channels else tally
-    items = scenario.rounded(min(CHECKED, job.items or CHECKED), capacity)
+    items = scenario.rounded(min(CHECKED, scenario.first, job.items or CHECKED), capacity)
     scenario.run(lambda: Bench(peer, side, capacity, noted), items, side)
     if noted is not None:
         tally.check()
@@ -96,7 +96,7 @@ def measure(job: Job) -> Figure:
         run(scenario.rounded(min(items, 1000), capacity))
         taken = run(items)
     else:
-        items = scenario.rounded(200, capacity)
+        items = scenario.rounded(scenario.first, capacity)
         while (taken := run(items)).whole < 0.6 * job.seconds and items < MOST:
             more = min(10.0, max(1.5, job.seconds / taken.whole))
             items = scenario.rounded(min(MOST, int(items * more)), capacity)
