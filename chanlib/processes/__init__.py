@@ -1,0 +1,9 @@
+"""Channels between processes: the same operations, the same errors, beside any other in `select`.
+
+    from chanlib.processes import open_process_channel
+"""
+
+from .ends import ProcessChannel as ProcessChannel
+from .ends import ProcessReceiver as ProcessReceiver
+from .ends import ProcessSender as ProcessSender
+from .ends import open_process_channel as open_process_channel

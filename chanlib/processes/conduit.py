@@ -1,0 +1,359 @@
+"""Conduit: what a process has of a channel between processes. There is one for each channel that it has an end of.
+
+It maps the memory, holds the bells, has the slot in which its ends are counted, and two sources for those of its tasks
+and threads that wait: `outbound` for senders, `inbound` for receivers.
+
+Invariants:
+- what is counted here (`senders`, `receivers`, `flights`, `slot`) changes under the lock of `outbound`.
+- ENDED is set by who has the senders' mutex, and only to what is stronger. So whoever has put something in has done so
+  before; who finds the ring empty after having seen ENDED has seen all.
+- an end is counted in the slot (`Slots`) before it can be used, and not any more once it is closed. Without an end of a
+  direction its bell is let go of: the others see that by the kernel.
+- a forked child has the ends of its parent. They keep the stream open from before the fork on, but count only when they
+  are used there (`own`).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from .._core.engine import Reentered
+from ..errors import RemoteError
+from .bells import Bell, duplicate, pair
+from .features import ROBUST
+from .memory import Memory
+from .mutexes import FILE, PTHREAD, FileMutex, PthreadMutex, patiently
+from .ports import CLOSED, DESERTED, Inbound, Outbound, Port
+from .ring import CAUSE, DATA, ENDED, MAGIC, MUTEX_AT, MUTEXES, PAGE, SIZE, UNIT, Ring, fence
+from .slots import Slots
+
+__all__ = ["Conduit"]
+
+_MAGIC = int.from_bytes(b"chanlib\x01", "big")
+_CLOSING = 0.2  # seconds that a close waits for a mutex whose owner is stopped
+
+_conduits: weakref.WeakValueDictionary[bytes, Conduit] = weakref.WeakValueDictionary()
+_attaching = threading.RLock()
+
+
+class Conduit:
+    def __init__(self, memory: Memory, key: bytes) -> None:
+        self.memory = memory
+        self.key = key
+        self.ring = ring = Ring(memory)
+        self.words = ring.words
+        self.slots = Slots(memory, ring)
+        self.slot: int | None = None
+        self.senders = self.receivers = 0
+        self.flights = 0  # ends that are on their way from here
+        self.coming: int | None = None  # the slot of a process that is being forked
+        first, second = (self._mutex(number) for number in range(2))
+        self.outbound = Outbound(ring, first)
+        self.inbound = Inbound(ring, second)
+        _conduits[key] = self
+
+    def _mutex(self, number: int) -> Any:
+        if self.words[MUTEXES] == PTHREAD:
+            at = MUTEX_AT[number]
+            return PthreadMutex(self.memory.view[at : at + 64])
+        return FileMutex(self.memory.fd, number)
+
+    # ------------------------------------------------------------- making and finding
+    @classmethod
+    def create(cls, most: int, bytes_: int) -> Conduit:
+        units = 64
+        while units * UNIT < 2 * bytes_:
+            units *= 2
+        memory = Memory.create(DATA + units * UNIT)
+        try:
+            sending, receiving = pair()
+            kind = PTHREAD if ROBUST else FILE
+            if kind == PTHREAD:
+                for at in MUTEX_AT:
+                    PthreadMutex(memory.view[at : at + 64]).initialise()
+            Ring.lay_out(memory, units, most, kind, _MAGIC)
+            conduit = cls(memory, secrets.token_bytes(16))
+        except BaseException:
+            memory.close()
+            raise
+        conduit.outbound.bell, conduit.inbound.bell = sending, receiving
+        return conduit
+
+    @classmethod
+    def arrive(cls, key: bytes, fds: list[int], sends: bool, receives: bool) -> Conduit:
+        """That of the channel to which these descriptors lead, which are ours from now on."""
+        with _attaching:
+            conduit = _conduits.get(key)
+            try:
+                if conduit is None:
+                    conduit = cls(_checked(fds.pop(0)), key)
+                else:
+                    conduit._close_spare(fds.pop(0))
+                for port in (conduit.outbound,) * sends + (conduit.inbound,) * receives:
+                    bell = Bell.of([fds.pop(0), fds.pop(0)])
+                    if port.bell is None:
+                        port.bell = bell
+            finally:
+                for fd in fds:
+                    os.close(fd)
+            return conduit
+
+    def _close_spare(self, fd: int) -> None:
+        """One more descriptor of the memory. To close it lets go of all file locks that this process has on it."""
+        if fd != self.memory.fd:
+            with self.outbound._lock, self.inbound._lock:  # then it has none
+                os.close(fd)
+
+    # ------------------------------------------------------------- counting ends
+    def open(self, senders: int, receivers: int, claimed_from: int | None = None) -> None:
+        """So many more ends in this process; they have come from the slot of another one, if that is given."""
+        self.outbound._locked(self._open, senders, receivers, claimed_from)
+
+    def _open(self, senders: int, receivers: int, claimed_from: int | None) -> None:
+        if self.slot is None or claimed_from is not None:
+            with self._alone():
+                if self.slot is None:
+                    self.slot = self.slots.take()
+                self.slots.count(self.slot, senders, receivers)
+                if claimed_from is not None:
+                    self.slots.claim(claimed_from, senders, receivers)
+        else:
+            self.slots.count(self.slot, senders, receivers)
+        self.senders += senders
+        self.receivers += receivers
+
+    def close(self, senders: int, receivers: int, inherited: bool, cause: BaseException | None) -> None:
+        """So many ends of this process are closed."""
+        forms = [] if cause is None or not senders or inherited else list(_forms(cause))
+        try:
+            self.outbound._locked(self._close, senders, receivers, inherited, forms)
+        except Reentered as inside:
+            inside.source._defer(lambda: self.outbound._locked(self._close, senders, receivers, inherited, forms))
+
+    def _close(self, senders: int, receivers: int, inherited: bool, forms: list[bytes]) -> None:
+        self.senders -= senders
+        self.receivers -= receivers
+        if inherited:
+            self._disown(senders, receivers)
+        else:
+            assert self.slot is not None
+            self._because(forms)
+            self.slots.count(self.slot, -senders, -receivers)
+        self._conclude()
+        for port, left in ((self.outbound, self.senders), (self.inbound, self.receivers)):
+            if not left:
+                self.outbound._drop(port.bell)
+                port.bell = None
+        self._leave()
+
+    def fly(self, senders: int, receivers: int) -> int:
+        """An end of each of these is on its way to another process, and counted here meanwhile. Our slot."""
+        return self.outbound._locked(self._fly, senders, receivers)  # type: ignore[no-any-return]
+
+    def _fly(self, senders: int, receivers: int) -> int:
+        assert self.slot is not None
+        self.slots.count(self.slot, senders, receivers)
+        self.flights += 1
+        return self.slot
+
+    def land(self, senders: int, receivers: int, arrived: bool) -> None:
+        """It is out of our hands: on its way by itself, or it does not go."""
+        try:
+            self.outbound._locked(self._land, senders, receivers, arrived)
+        except Reentered as inside:
+            inside.source._defer(lambda: self.outbound._locked(self._land, senders, receivers, arrived))
+
+    def _land(self, senders: int, receivers: int, arrived: bool) -> None:
+        self.flights -= 1
+        if not arrived and self.slot is not None:
+            self.slots.count(self.slot, -senders, -receivers)
+            self._conclude()
+        self._leave()
+
+    # ------------------------------------------------------------- what a fork leaves
+    def expect(self) -> None:
+        """A process is about to be forked."""
+        self.coming = None
+        if self.senders or self.receivers:
+            try:
+                self.coming = self.outbound._locked(self._expect)
+            except Reentered:  # by a finalizer, in the middle of an operation: it is not waited for
+                pass
+
+    def _expect(self) -> int:
+        with self._alone():
+            return self.slots.expect(self.senders, self.receivers)
+
+    def inherit(self) -> None:
+        """This is the process that was forked."""
+        self.slot, self.coming = self.coming, None
+        self.flights = 0
+        if self.slot is not None:
+            with self._alone():
+                self.slots.stamp(self.slot)
+
+    def own(self, senders: int, receivers: int, wanted: bool) -> None:
+        """So many of the ends that were inherited are used from now on; or are not what this process is for."""
+        self.outbound._locked(self._own, senders, receivers, wanted)
+
+    def _own(self, senders: int, receivers: int, wanted: bool) -> None:
+        if wanted:
+            self._open(senders, receivers, None)
+            self.senders -= senders
+            self.receivers -= receivers
+        self._disown(senders, receivers)
+        if not wanted:
+            self._conclude()
+
+    def _disown(self, senders: int, receivers: int) -> None:
+        if self.slot is not None:
+            left = self.slots.inherited(self.slot)
+            self.slots.disown(self.slot, min(senders, left[0]), min(receivers, left[1]))
+
+    def _leave(self) -> None:
+        """Under the lock. If nothing is left here, give back what there is."""
+        if self.senders or self.receivers or self.flights or self.memory.fd < 0:
+            return
+        if self.slot is not None:
+            with self._alone():
+                if self.slots.of(self.slot) == (0, 0):
+                    self.slots.give_back(self.slot)
+            self.slot = None
+        if _conduits.get(self.key) is self:
+            del _conduits[self.key]
+        self.memory.close()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Under the lock: with the senders' mutex, or after a while without it, if its owner is stopped."""
+        port = self.outbound
+        if port.held:
+            yield
+            return
+        end = time.monotonic() + _CLOSING
+        port.held = True
+        try:
+            while not patiently(port.mutex) and time.monotonic() < end:
+                pass
+            yield
+        finally:
+            port.release()
+
+    # ------------------------------------------------------------- the end
+    def _conclude(self) -> None:
+        """Under the lock: whatever follows from the ends that are closed. Can be repeated."""
+        senders, receivers = self.slots.total()
+        if not receivers:
+            self._end(DESERTED, [])
+        elif not senders:
+            self._end(CLOSED, [])
+
+    def end(self, how: int, cause: BaseException | None = None) -> bool:
+        """It ends for all. False if it had ended already, in this way or a stronger one."""
+        forms = [] if cause is None else list(_forms(cause))
+        try:
+            first: bool = self.outbound._locked(self._end, how, forms)
+        except Reentered as inside:
+            inside.source._defer(lambda: self.outbound._locked(self._end, how, forms))
+            return self.words[ENDED] < how  # type: ignore[no-any-return]
+        return first
+
+    def _end(self, how: int, forms: list[bytes]) -> bool:
+        words = self.words
+        if words[ENDED] >= how:
+            return False
+        with self._alone():
+            if words[ENDED] >= how:
+                return False
+            self._because(forms)
+            words[ENDED] = how
+        for port in (self.outbound, self.inbound):
+            port.ring_others()
+        self.outbound._wake_all()
+        self.outbound._defer(self.inbound.rouse)
+        return True
+
+    def _because(self, forms: list[bytes]) -> None:
+        """The first cause is kept, in the truest form for which there is room."""
+        view = self.memory.view
+        length: Any = view[CAUSE : CAUSE + 8].cast("Q")
+        for data in forms:
+            if not length[0] and len(data) <= PAGE - 8:
+                view[CAUSE + 8 : CAUSE + 8 + len(data)] = data
+                fence()
+                length[0] = len(data)
+
+    def cause(self) -> BaseException | None:
+        """Why it has ended, if somebody has said so. It is unpickled each time: an error of its own for everybody."""
+        view = self.memory.view
+        length = view[CAUSE : CAUSE + 8].cast("Q")[0]
+        if not length:
+            return None
+        try:
+            found = pickle.loads(view[CAUSE + 8 : CAUSE + 8 + length])
+        except Exception as error:
+            return RemoteError(type(error).__name__, f"the cause does not unpickle here: {error}")
+        return found if isinstance(found, BaseException) else RemoteError("Exception", "an unknown cause")
+
+    # ------------------------------------------------------------- what a handle takes along
+    def duplicates(self, sends: bool, receives: bool) -> list[int]:
+        return duplicate(self.fds(sends, receives))
+
+    def fds(self, sends: bool, receives: bool) -> list[int]:
+        found = [self.memory.fd]
+        for port in (self.outbound,) * sends + (self.inbound,) * receives:
+            assert port.bell is not None
+            found += port.bell.fds()
+        return found
+
+
+def _forms(cause: BaseException) -> Iterator[bytes]:
+    """The cause as bytes, from the truest on."""
+    try:
+        data = pickle.dumps(cause)
+        pickle.loads(data)
+        yield data
+    except Exception:
+        pass
+    kind = type(cause).__qualname__
+    try:
+        text = str(cause)
+    except Exception:
+        text = "(its message cannot be had)"
+    try:
+        yield pickle.dumps(RemoteError(kind, text[:800]))
+    except Exception:  # the interpreter is being taken down
+        yield b"N."  # a cause, but not which: None
+
+
+def _checked(fd: int) -> Memory:
+    memory = Memory.attach(fd)
+    words: Any = memory.view[:64].cast("Q")
+    if words[MAGIC] != _MAGIC or memory.size != DATA + words[SIZE] * UNIT:
+        memory.close()
+        raise ValueError("this is no process channel of this version of chanlib")
+    return memory
+
+
+def _before_fork() -> None:
+    for conduit in list(_conduits.values()):
+        conduit.expect()
+
+
+def _after_fork_in_child() -> None:
+    global _attaching
+    _attaching = threading.RLock()
+    for conduit in list(_conduits.values()):
+        conduit.inherit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,139 @@
+"""Descriptors that travel with a message.
+
+While a message is pickled, handles inside it leave their descriptors with its courier; so does the memory of a message
+that is too long. They go through a socket of the channel, numbered as the record is: the kernel keeps them on the way,
+also if the sender dies, and closes them if nobody ever takes them.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from .ring import PAIR
+
+if TYPE_CHECKING:
+    from .memory import Memory
+
+__all__ = ["Courier", "Flight", "carried", "collecting", "fetch", "here"]
+
+MOST = 250  # descriptors in one message; the kernel's limit is 253
+
+
+class Flight(Protocol):
+    """An end on its way to another process."""
+
+    fds: Sequence[int]
+
+    def arrived(self) -> None:
+        """Its descriptors are on the way by themselves: ours can go."""
+
+    def turned_back(self) -> None:
+        """It does not go."""
+
+
+class Courier:
+    __slots__ = ("count", "flights", "memory")
+
+    def __init__(self) -> None:
+        self.flights: list[Flight] = []
+        self.memory: Memory | None = None
+        self.count = 0
+
+    def board(self, flight: Flight) -> int:
+        """The number of its first descriptor."""
+        first = self.count
+        if first + len(flight.fds) >= MOST:
+            raise ValueError(f"one message can carry {MOST} descriptors, and this has more")
+        self.flights.append(flight)
+        self.count += len(flight.fds)
+        return first
+
+    def take_aboard(self, memory: Memory) -> None:
+        self.memory = memory
+        self.count += 1
+
+    def depart(self, number: int, through: socket.socket) -> bool:
+        """Send all of them under `number`. False: there are too many on the way already."""
+        fds = [fd for flight in self.flights for fd in flight.fds]
+        if self.memory is not None:
+            fds.append(self.memory.fd)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        try:
+            through.sendmsg([PAIR.pack(number, len(fds))], rights)
+        except BlockingIOError:
+            return False
+        return True
+
+    def arrived(self) -> None:
+        for flight in self.flights:
+            flight.arrived()
+        self._done()
+
+    def turn_back(self) -> None:
+        for flight in self.flights:
+            flight.turned_back()
+        self._done()
+
+    def _done(self) -> None:
+        self.flights = []
+        if self.memory is not None:
+            self.memory.close()
+
+
+def fetch(number: int, through: socket.socket) -> list[int]:
+    """The descriptors sent under `number`. What was sent before and never announced is closed."""
+    while True:
+        try:
+            data, fds, _, _ = socket.recv_fds(through, PAIR.size, MOST)
+        except BlockingIOError:
+            return []
+        if not data or PAIR.unpack(data)[0] == number:
+            if len(fds) < (PAIR.unpack(data)[1] if data else 1):  # no descriptor was free for the rest
+                for fd in fds:
+                    os.close(fd)
+                return []
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            return fds
+        for fd in fds:
+            os.close(fd)
+
+
+class _Here(threading.local):
+    courier: Courier | None = None  # of the message that this thread pickles
+    fds: list[int] | None = None  # that came with the one it unpickles
+
+
+here = _Here()
+
+
+@contextmanager
+def collecting() -> Iterator[Courier]:
+    """What is pickled in here goes by the courier."""
+    before, here.courier = here.courier, Courier()
+    try:
+        yield here.courier
+    except BaseException:
+        here.courier.turn_back()
+        raise
+    finally:
+        here.courier = before
+
+
+@contextmanager
+def carried(fds: list[int] | None) -> Iterator[None]:
+    """What is unpickled in here has come with these. Those that nobody takes (sets to -1) are closed."""
+    before, here.fds = here.fds, fds
+    try:
+        yield
+    finally:
+        here.fds = before
+        for fd in fds or ():
+            if fd >= 0:
+                os.close(fd)

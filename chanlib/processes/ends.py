@@ -1,0 +1,478 @@
+"""The handles of a channel between processes: `ProcessSender`, `ProcessReceiver`, and `ProcessChannel`, which is both.
+
+    what                    between processes
+    ----------------------  -------------------------------------------------------------------------
+    capacity                at least 1: a rendezvous would need the receiver's word that it has taken the value, and a
+                            process can be killed before it gives it
+    order, overflow         first in, first out; senders wait
+    reserve, force_send     not: a place or value taken back by a process that dies could be nobody's
+    on_undelivered          not: whoever sent it may be gone
+    values                  copies, made by pickle or `serializer` when the send is performed
+    statistics              `sent`, `received` and who waits: of this process
+    wait_closed             felt within HEARTBEAT seconds if another process ends it
+    cause of the end        a copy; `RemoteError` if it does not survive pickling
+
+Source of the semantics: `Channel` and `open_channel`; the counting by the kernel is that of pipes.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+import weakref
+from collections.abc import Iterable, Sequence
+from multiprocessing import util
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from typing_extensions import TypeVar
+
+from .._core.engine import Op
+from ..blocks import ClosedAtEnd
+from ..channels import ChannelStatistics
+from ..checks import check_cause, check_max
+from ..errors import HandleClosed
+from ..iterating import Received
+from ..sending import SendAll
+from .conduit import Conduit
+from .handover import Token, arrive, depart
+from .inheritance import wanted
+from .messages import Serializer
+from .operations import Closed, Receive, ReceiveSome, Send, SendSome
+from .ports import CANCELLED, CLOSED, Port
+from .ring import ENDED, MOST, UNIT
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["ProcessChannel", "ProcessReceiver", "ProcessSender", "open_process_channel"]
+
+Item = TypeVar("Item", default=Any)
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+_LEAST_BYTES, _MOST_BYTES = 512, 1 << 34
+
+
+def _conduit(capacity: Any, buffer_bytes: Any, serializer: Any, name: Any) -> Conduit:
+    if capacity != math.inf:
+        if isinstance(capacity, bool) or not isinstance(capacity, int):
+            raise TypeError(f"capacity must be an integer from 1 to {MOST}, or math.inf, not {capacity!r}")
+        if capacity == 0:
+            raise ValueError(
+                "capacity must be at least 1: between processes there is no rendezvous, since whoever takes a value can "
+                "be killed before he says so"
+            )
+        if not 1 <= capacity <= MOST:
+            raise ValueError(f"capacity must be from 1 to {MOST}, or math.inf, not {capacity!r}")
+    if isinstance(buffer_bytes, bool) or not isinstance(buffer_bytes, int):
+        raise TypeError(f"buffer_bytes must be an integer, not {buffer_bytes!r}")
+    if not _LEAST_BYTES <= buffer_bytes <= _MOST_BYTES:
+        raise ValueError(f"buffer_bytes must be from {_LEAST_BYTES} to {_MOST_BYTES}, not {buffer_bytes!r}")
+    if serializer is not None and not (
+        callable(getattr(serializer, "dumps", None)) and callable(getattr(serializer, "loads", None))
+    ):
+        raise TypeError(f"serializer must have the functions dumps and loads, as pickle has, not {serializer!r}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string or None, not {name!r}")
+    return Conduit.create(0 if capacity == math.inf else capacity, buffer_bytes)
+
+
+class open_process_channel(tuple["ProcessSender[Item]", "ProcessReceiver[Item]"]):
+    """A new channel between processes as its two ends, which are counted: `tx, rx = open_process_channel(100)`.
+
+    An end is a value that can be given to other processes: as an argument of a process that is started, of
+    `ProcessPoolExecutor.submit` or the like, or through a process channel. There it is another end, as if cloned. The
+    last sender's close ends the stream. If the last sender dies without one, receivers get what it has sent, and then
+    `BrokenChannel`; so do senders when the last receiver is gone.
+
+    `capacity` is how many values it holds, `math.inf` no number. `buffer_bytes` is how many bytes of them, together,
+    and about how long a value may be that goes that way; a longer one goes through memory of its own, or, if `spill` is
+    false, raises `MessageTooLarge`. `serializer` stands in for pickle: a module or object with `dumps` and `loads`,
+    itself pickled by reference. Pickle runs code of the sender's choice: a channel is for processes of one program.
+
+    Raises `OSError` if memory or descriptors cannot be had; about twice `buffer_bytes` are taken from memory at once.
+    """
+
+    __slots__ = ()
+
+    def __new__(  # type: ignore[misc]
+        cls,
+        capacity: float,
+        *,
+        buffer_bytes: int = 1 << 20,
+        serializer: Serializer | None = None,
+        spill: bool = True,
+        name: str | None = None,
+    ) -> tuple[ProcessSender[Item], ProcessReceiver[Item]]:
+        conduit = _conduit(capacity, buffer_bytes, serializer, name)
+        options = serializer, spill, name
+        conduit.open(1, 1)
+        return ProcessSender._made(conduit, options), ProcessReceiver._made(conduit, options)
+
+
+class Handle(ClosedAtEnd):
+    """What the kinds of handle have in common."""
+
+    __slots__ = ("__weakref__", "_cause", "_channel", "_inherited", "_name", "_open", "_serializer", "_spill")
+
+    _sends: bool
+    _receives: bool
+    _channel: Conduit | None  # None once it is closed
+    _serializer: Serializer | None
+    _spill: bool
+    _name: str | None
+    _open: bool
+    _inherited: bool  # a fork has left it here, and nobody has used it
+    _cause: BaseException | None
+
+    @classmethod
+    def _made(cls, conduit: Conduit, options: tuple[Any, ...]) -> Self:
+        """One that has been counted already."""
+        self = object.__new__(cls)
+        self._serializer, self._spill, self._name = options
+        self._cause = None
+        self._channel = conduit
+        self._inherited = False
+        self._open = True
+        _handles.add(self)
+        return self
+
+    def _options(self) -> tuple[Any, ...]:
+        return self._serializer, self._spill, self._name
+
+    # ------------------------------------------------------------- for the operations
+    def _conduit_now(self) -> Conduit:
+        conduit = self._channel
+        if conduit is None:
+            raise self._shut()
+        return conduit
+
+    def _used(self) -> Conduit:
+        if self._inherited:
+            self._own(True)
+        return self._conduit_now()
+
+    def _own(self, wanted: bool) -> None:
+        """A fork has left it here: it is used; or it is not what this process is for, but may still be used."""
+        if wanted:
+            self._inherited = False
+        if self._channel is not None:
+            self._channel.own(self._sends, self._receives, wanted)
+
+    def _nobody(self, port: Port) -> bool | None:
+        conduit = self._channel
+        return False if conduit is None else port.nobody(conduit.slots)
+
+    def _cause_of_end(self) -> BaseException | None:
+        conduit = self._channel
+        return None if conduit is None else conduit.cause()
+
+    def _shut(self) -> HandleClosed:
+        return HandleClosed(f"{self!r} is closed", channel=self, cause=self._cause)
+
+    # ------------------------------------------------------------- ends
+    def clone(self) -> Self:
+        """Another handle of the same kind, to be closed by itself. Raises `HandleClosed` if this one is closed."""
+        conduit = self._used()
+        conduit.open(self._sends, self._receives)
+        return self._made(conduit, self._options())
+
+    def close(self, cause: BaseException | None = None) -> bool:
+        """Close this end, and the channel if it is the last of its kind in all processes.
+
+        Operations that wait through this end fail with `HandleClosed`, undone. `cause` is kept, as a copy: when the
+        last sender is closed, receivers drain and then get `BrokenChannel` from the first cause that any sender was
+        closed with. Returns True the first time. Does not block; may be called from anywhere.
+        """
+        check_cause(cause)
+        conduit = self._channel
+        if not self._open or conduit is None:
+            return False
+        self._cause = cause
+        self._open = False
+        conduit.close(self._sends, self._receives, self._inherited, cause)
+        for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
+            port.rouse()
+        self._channel = None
+        return True
+
+    async def aclose(self) -> None:
+        """As `close()`, under the name that anyio's streams have for it."""
+        self.close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this end is closed, or the channel as a whole."""
+        conduit = self._channel
+        return conduit is None or bool(conduit.words[ENDED])
+
+    def wait_closed(self) -> Op[None]:
+        """Wait until the channel is closed, or this end is. Felt within 0.2 s if another process does it."""
+        conduit = self._conduit_now()
+        return Closed(self, conduit.outbound if self._sends else conduit.inbound)
+
+    @property
+    def capacity(self) -> float:
+        """How many values it holds."""
+        return self._conduit_now().ring.capacity
+
+    def statistics(self) -> ChannelStatistics:
+        """A snapshot. `sent`, `received` and those who wait are of this process; ends count in all processes."""
+        conduit = self._conduit_now()
+        senders, receivers = conduit.slots.total()
+        inside = len(conduit.ring)
+        return ChannelStatistics(
+            capacity=conduit.ring.capacity,
+            buffered=inside,
+            waiting_senders=conduit.outbound._waiting(),
+            waiting_receivers=conduit.inbound._waiting(),
+            senders=senders,
+            receivers=receivers,
+            sent=conduit.outbound.count,
+            received=conduit.inbound.count,
+            dropped=0,
+            peak=inside,
+        )
+
+    def __len__(self) -> int:
+        conduit = self._channel
+        return 0 if conduit is None else len(conduit.ring)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __reduce__(self) -> Any:
+        token = depart(self._used(), self._sends, self._receives)
+        serializer = self._serializer
+        if isinstance(serializer, ModuleType):
+            serializer = _Named(serializer.__name__)
+        return _arrived, (type(self), token, serializer, self._spill, self._name)
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be copied: use clone()")
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be copied: use clone()")
+
+    def __repr__(self) -> str:
+        label = "" if self._name is None else f" {self._name!r}"
+        conduit = self._channel
+        if conduit is None:
+            return f"<{type(self).__name__}{label} (closed)>"
+        return f"<{type(self).__name__}{label} {len(conduit.ring)}/{conduit.ring.capacity}>"
+
+
+class _Named:
+    """A module as a serializer, on its way."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def _arrived(kind: type[Handle], token: Token, serializer: Any, spill: bool, name: str | None) -> Handle:
+    if isinstance(serializer, _Named):
+        from importlib import import_module
+
+        serializer = import_module(serializer.name)
+    return kind._made(arrive(token), (serializer, spill, name))
+
+
+class _Counted(Handle):
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            if self._inherited:  # it is here by a fork only
+                self.close()
+                return
+            try:
+                warnings.warn(f"{self!r} was dropped without close()", ResourceWarning, stacklevel=2, source=self)
+            finally:  # the warning may be an error
+                self.close(RuntimeError("an end of this channel was dropped without close()"))
+
+
+class _SendsTo(Handle):
+    __slots__ = ()
+    _sends = True
+
+    def send(self, value: Any, /) -> Op[None]:
+        """Put `value` in, waiting for room. It is pickled when this is performed; what then fails raises here.
+
+        Waits while the channel is full. A cancelled or timed-out send has had no effect.
+        Raises `HandleClosed` if the channel or this end is closed, `BrokenChannel` once nobody is left to receive, also
+        while it waits; `MessageTooLarge`, `OSError` if there is no memory for a long one.
+        """
+        return Send(self, self._conduit_now().outbound, value)
+
+    def send_nowait(self, value: Any, /) -> None:
+        """Put `value` in if there is room, else raise `ChannelFull`. Never blocks."""
+        self.send(value).poll()
+
+    def send_some(self, values: Sequence[Any], /) -> Op[int]:
+        """Put in as many of `values` as there is room for, from the first on; the result says how many.
+
+        Waits until there is room for at least one. All that go in do so in one step. Raises as `send`.
+        """
+        values = values if isinstance(values, (list, tuple)) else list(values)
+        return SendSome(self, self._conduit_now().outbound, values)
+
+    def send_all(self, values: Iterable[Any], /) -> SendAll[Any]:
+        """Put in all of `values`, waiting for room as often as needed: `await` it, or call its `sync()`."""
+        return SendAll(self, values)
+
+    def reserve(self, places: int = 1, /) -> NoReturn:
+        """Not between processes."""
+        raise NotImplementedError("a process channel cannot reserve places: who has one may be killed; use send()")
+
+    def force_send(self, value: Any, /) -> NoReturn:
+        """Not between processes."""
+        raise NotImplementedError("a process channel cannot displace values: use receive_nowait(), then send()")
+
+
+class _ReceivesFrom(Handle):
+    __slots__ = ()
+    _receives = True
+
+    def receive(self) -> Op[Any]:
+        """Take the next value, waiting for one. A cancelled or timed-out receive consumes nothing.
+
+        A value that fails to unpickle raises here, and is gone; the channel goes on.
+        Raises `EndOfChannel` once it is closed and drained, `BrokenChannel` if it was closed with a cause, or the last
+        sender has died; `HandleClosed` if this end is closed or the channel was cancelled.
+        """
+        return Receive(self, self._conduit_now().inbound)
+
+    def receive_nowait(self) -> Any:
+        """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
+        return self.receive().poll()
+
+    def receive_some(self, max: float = math.inf, /) -> Op[list[Any]]:
+        """Take what is there, at least one value and at most `max`, in one step; waits for the first.
+
+        It stops before one that fails to unpickle; for that the next receive raises.
+        """
+        return ReceiveSome(self, self._conduit_now().inbound, check_max(max))
+
+    def drain(self) -> list[Any]:
+        """Take everything that is there now; `[]` if there is nothing."""
+        conduit = self._conduit_now()
+        if not len(conduit.ring) and conduit.inbound.empty():
+            return []
+        from ..errors import ChannelClosed, ChannelEmpty
+
+        try:
+            return self.receive_some().poll()
+        except (ChannelEmpty, ChannelClosed):
+            return []
+
+    def __op__(self) -> Op[Any]:
+        return self.receive()
+
+    async def __anext__(self) -> Any:
+        from ..errors import EndOfChannel
+
+        try:
+            return await self.receive()
+        except EndOfChannel:
+            raise StopAsyncIteration from None
+
+
+class ProcessSender(_SendsTo, _Counted):
+    """A counted end to send through, in this process or another: `open_process_channel`, `clone` and pickling make them.
+
+    Leaving `with` by an exception closes it with that as the cause. One that is dropped without `close()` warns
+    (`ResourceWarning`) and closes with a cause, so that nobody takes the stream for complete.
+    """
+
+    __slots__ = ()
+    _receives = False
+
+
+class ProcessReceiver(_ReceivesFrom, _Counted, Received[Any]):
+    """A counted end to receive from, in this process or another: `open_process_channel`, `clone` and pickling make them.
+
+    One that is dropped without `close()` warns (`ResourceWarning`) and is closed.
+    """
+
+    __slots__ = ()
+    _sends = False
+
+
+class ProcessChannel(_SendsTo, _ReceivesFrom, Received[Any]):
+    """A channel between processes as one handle for both directions, which ends by `close()` as a `Channel` does.
+
+    The arguments are those of `open_process_channel`. It is not ended by its last user: each of them could still send.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        capacity: float,
+        *,
+        buffer_bytes: int = 1 << 20,
+        serializer: Serializer | None = None,
+        spill: bool = True,
+        name: str | None = None,
+    ) -> Self:
+        conduit = _conduit(capacity, buffer_bytes, serializer, name)
+        conduit.open(1, 1)
+        return cls._made(conduit, (serializer, spill, name))
+
+    def close(self, cause: BaseException | None = None) -> bool:
+        """End the channel, in all processes: nothing more can be sent, what is in it can still be received.
+
+        As `Channel.close`; the cause that others see is a copy.
+        """
+        check_cause(cause)
+        return self._used().end(CLOSED, cause)
+
+    def cancel(self, cause: BaseException | None = None) -> bool:
+        """End the channel and discard what is in it, in all processes: every operation now raises `HandleClosed`."""
+        check_cause(cause)
+        conduit = self._used()
+        first = conduit.end(CANCELLED, cause)
+        conduit.inbound._locked(conduit.inbound.discard)
+        return first
+
+    def sender(self) -> ProcessSender[Any]:
+        """A counted end of it to send through, to be closed by itself."""
+        conduit = self._used()
+        conduit.open(1, 0)
+        return ProcessSender._made(conduit, self._options())
+
+    def receiver(self) -> ProcessReceiver[Any]:
+        """A counted end of it to receive from, to be closed by itself."""
+        conduit = self._used()
+        conduit.open(0, 1)
+        return ProcessReceiver._made(conduit, self._options())
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False):
+            super().close()
+
+
+_handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for handle in list(_handles):
+        if handle._open:
+            handle._inherited = True
+
+
+def _started_by_multiprocessing(_: object) -> None:
+    """In a process that `multiprocessing` has started: if by a fork, it says by its arguments what it wants."""
+    inherited = [handle for handle in list(_handles) if handle._inherited]
+    if inherited:
+        known = wanted(Handle)
+        for handle in inherited:
+            handle._own(known is None or handle in known)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+    util.register_after_fork(_handles, _started_by_multiprocessing)

@@ -1,0 +1,79 @@
+"""Memory that several processes share, and that nobody else can name.
+
+On Linux an anonymous file (`memfd_create`), sealed so that no process can shrink it under the others, which would kill
+them at their next look. Elsewhere a file that is unlinked before anything is in it. Either way the kernel frees it with
+its last descriptor and mapping, however its users end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import sys
+import tempfile
+from typing import Any
+
+from .features import ANONYMOUS
+
+__all__ = ["Memory"]
+
+_fcntl: Any = fcntl  # what Linux alone has
+
+
+class Memory:
+    """`size` bytes that whoever has `fd` can map. The creator gets them zeroed, and all of them are there: no process
+    can run out of memory by writing to them later."""
+
+    __slots__ = ("fd", "size", "view")
+
+    def __init__(self, fd: int, size: int) -> None:
+        self.fd = fd
+        self.size = size
+        if sys.version_info >= (3, 13):
+            mapped = mmap.mmap(fd, size, trackfd=False)
+        else:
+            mapped = mmap.mmap(fd, size)
+        self.view = memoryview(mapped)
+
+    @classmethod
+    def create(cls, size: int) -> Memory:
+        """Raises OSError if there is no memory, or no descriptor, to be had."""
+        fd = _open(size)
+        try:
+            os.set_inheritable(fd, False)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, size)
+            else:
+                os.ftruncate(fd, size)
+            if ANONYMOUS:
+                _fcntl.fcntl(fd, _fcntl.F_ADD_SEALS, _fcntl.F_SEAL_SHRINK | _fcntl.F_SEAL_GROW | _fcntl.F_SEAL_SEAL)
+            return cls(fd, size)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    @classmethod
+    def attach(cls, fd: int) -> Memory:
+        """Map what another process has created. The descriptor is ours from now on, also if this raises."""
+        try:
+            if ANONYMOUS and not _fcntl.fcntl(fd, _fcntl.F_GET_SEALS) & _fcntl.F_SEAL_SHRINK:
+                raise ValueError("this memory is not sealed: another process could shrink it")
+            return cls(fd, os.fstat(fd).st_size)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def close(self) -> None:
+        """Give up the descriptor. What is mapped stays until nobody looks at it any more."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _open(size: int) -> int:
+    if ANONYMOUS:
+        return os.memfd_create("chanlib", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd, path = tempfile.mkstemp(prefix="chanlib-")
+    os.unlink(path)
+    return fd

@@ -1,0 +1,241 @@
+"""Messages: how a value becomes a record, and a record a value.
+
+All that runs a user's code, pickling and unpickling, is done outside of every lock: a sender encodes before it looks
+for room, a receiver decodes what it has copied out. A small integer stands in the header; bytes and strings are copied
+as they are; everything else is pickled (protocol 5), with its large buffers beside the pickle, so that an array is
+copied once on each side. What is longer than the ring takes goes into memory of its own, whose descriptor travels along.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Protocol
+
+from .courier import Courier, carried, collecting
+from .memory import Memory
+from .ring import HEADER, PAIR, PARCEL, SMALL, SPILLED, UNIT, units_of
+
+__all__ = ["Message", "Record", "Serializer", "decode", "encode", "read", "write"]
+
+INT, PICKLE, BYTES, BYTEARRAY, STR, VIEW, CUSTOM = range(1, 8)
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+
+
+class Serializer(Protocol):
+    """What can stand in for pickle: a module such as `json` or `marshal`, or any object with these two functions."""
+
+    def dumps(self, value: Any, /) -> bytes: ...
+    def loads(self, data: Any, /) -> Any: ...
+
+
+class Message:
+    """A value, ready to be written."""
+
+    __slots__ = ("buffers", "courier", "head", "kind", "length", "payload", "units")
+
+    payload: Any
+    buffers: list[memoryview]
+    courier: Courier | None  # with the descriptors that travel along
+
+    def __init__(self, kind: int, payload: Any, buffers: list[memoryview], courier: Courier | None) -> None:
+        self.kind = kind
+        self.payload = payload
+        self.buffers = buffers
+        self.length = length = len(payload)
+        self.courier = courier
+        units = 1 + units_of(length)
+        if buffers:
+            units += units_of(8 * len(buffers))
+            for buffer in buffers:
+                units += units_of(buffer.nbytes)
+        if courier is not None:
+            units += 1
+        self.units = units
+
+    def fits(self, longest: int) -> Message:
+        """Itself, or a message of one unit and more that leads to where it is, if it is longer than that."""
+        if self.units <= longest:
+            return self
+        memory = Memory.create(self.units * UNIT)
+        try:
+            write(memory.view, 0, self, 0)
+        except BaseException:
+            memory.close()
+            raise
+        courier = self.courier or Courier()
+        courier.take_aboard(memory)
+        short = Message(self.kind, b"", [], courier)
+        short.length = self.units * UNIT
+        return short
+
+    def abandon(self) -> None:
+        """It will not be sent."""
+        if self.courier is not None:
+            self.courier.turn_back()
+
+
+def encode(value: Any, serializer: Serializer | None) -> Any:
+    """`value` as a message, or the integer itself. Raises whatever its pickling raises."""
+    kind = type(value)
+    if serializer is not None:
+        data = serializer.dumps(value)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"serializer.dumps() must return bytes, not {type(data).__name__}")
+        return Message(CUSTOM, _flat(data), [], None)
+    if kind is int and _SMALLEST <= value <= _LARGEST:
+        return value
+    if kind is bytes:
+        return Message(BYTES, value, [], None)
+    if kind is str:
+        try:
+            return Message(STR, value.encode(), [], None)
+        except UnicodeEncodeError:  # lone surrogates: pickle knows how
+            pass
+    elif kind is bytearray:
+        return Message(BYTEARRAY, _flat(value), [], None)
+    elif kind is memoryview:
+        return Message(VIEW, _flat(value), [], None)
+    try:
+        return _pickled(value, pickle.dumps)
+    except (TypeError, pickle.PicklingError, BufferError):
+        try:
+            return _pickled(value, _dumps_more)
+        except Exception:
+            pass  # the first error says it in the user's words
+        raise
+
+
+def _pickled(value: Any, dumps: Any) -> Message:
+    parts: list[pickle.PickleBuffer] = []
+    with collecting() as courier:
+        data = dumps(value, protocol=5, buffer_callback=parts.append)
+        buffers = [part.raw() for part in parts]
+    if len(buffers) >= 1 << 16:
+        data, buffers = pickle.dumps(value, 5), []
+    return Message(PICKLE, data, buffers, courier if courier.flights else None)
+
+
+def _dumps_more(value: Any, protocol: int, buffer_callback: Any) -> Any:
+    """What processes know how to pickle besides: connections, sockets."""
+    stream = io.BytesIO()
+    pickler = ForkingPickler(stream, protocol)
+    pickler.dump(value)
+    return stream.getvalue()
+
+
+def _flat(data: Any) -> Any:
+    view = memoryview(data)
+    return view.cast("B") if view.c_contiguous else view.tobytes()
+
+
+def write(data: memoryview, at: int, message: Any, number: int) -> None:
+    """Write it there; its descriptors travel under `number`."""
+    if type(message) is int:
+        SMALL.pack_into(data, at, 1, INT, 0, 0, message)
+        return
+    courier, buffers = message.courier, message.buffers
+    flags = 0
+    if number:
+        flags = PARCEL | SPILLED if courier.memory is not None else PARCEL
+    HEADER.pack_into(data, at, message.units, message.kind, flags, len(buffers), message.length)
+    at += UNIT
+    if number:
+        PAIR.pack_into(data, at, number, courier.count)
+        at += UNIT
+    if buffers:
+        lengths = data[at : at + 8 * len(buffers)].cast("Q")
+        for i, buffer in enumerate(buffers):
+            lengths[i] = buffer.nbytes
+        at += UNIT * units_of(8 * len(buffers))
+    payload = message.payload
+    data[at : at + len(payload)] = payload
+    if buffers:
+        at += UNIT * units_of(len(payload))
+        for buffer in buffers:
+            data[at : at + buffer.nbytes] = buffer
+            at += UNIT * units_of(buffer.nbytes)
+
+
+class Record:
+    """What has been read, to be decoded."""
+
+    __slots__ = ("buffers", "count", "fds", "kind", "number", "payload", "spilled", "units")
+
+    fds: list[int] | None  # the descriptors that came along
+
+    def __init__(self, data: memoryview, at: int, copy: bool) -> None:
+        self.units, kind, flags, buffers, length = HEADER.unpack_from(data, at)
+        self.kind = kind
+        at += UNIT
+        self.number = self.count = 0
+        if flags & PARCEL:
+            self.number, self.count = PAIR.unpack_from(data, at)
+            at += UNIT
+        self.spilled = flags & SPILLED != 0
+        self.fds = None
+        self.buffers: list[Any] | None = None
+        if self.spilled:
+            self.payload: Any = None
+            return
+        if buffers:
+            lengths = data[at : at + 8 * buffers].cast("Q").tolist()
+            at += UNIT * units_of(8 * buffers)
+        view = data[at : at + length]
+        if not copy:
+            self.payload = view
+        elif kind in (BYTEARRAY, VIEW):
+            self.payload = bytearray(view)
+        else:
+            self.payload = view.tobytes()
+        if buffers:
+            at += UNIT * units_of(length)
+            self.buffers = []
+            for size in lengths:
+                part = data[at : at + size]
+                self.buffers.append(bytearray(part) if copy else part)
+                at += UNIT * units_of(size)
+
+    def drop(self) -> None:
+        """Nobody wants it."""
+        for fd in self.fds or ():
+            os.close(fd)
+        self.fds = None
+
+
+def read(data: memoryview, at: int) -> Any:
+    """The record that is there, or the integer itself, and its units. Copied out: the place may be used again."""
+    if data[at + 4] == INT:
+        return SMALL.unpack_from(data, at)[4], 1
+    record = Record(data, at, True)
+    return record, record.units
+
+
+def decode(record: Any, serializer: Serializer | None) -> Any:
+    """The value. Raises whatever its unpickling raises; it is then lost."""
+    if type(record) is not Record:
+        return record
+    fds, record.fds = record.fds, None
+    if record.spilled:
+        if not fds:
+            raise OSError("the memory with this message has not come along: no descriptor was free")
+        memory = Memory.attach(fds.pop())
+        memory.close()
+        record = Record(memory.view, 0, False)
+        record.fds = fds
+    kind, payload = record.kind, record.payload
+    if kind == PICKLE:
+        with carried(fds):
+            return pickle.loads(payload, buffers=record.buffers or ())
+    if kind == CUSTOM:
+        assert serializer is not None
+        return serializer.loads(payload if type(payload) is bytes else bytes(payload))
+    if kind == STR:
+        return str(payload, "utf-8")
+    if kind == BYTES:
+        return payload if type(payload) is bytes else bytes(payload)
+    if kind == BYTEARRAY:
+        return payload if type(payload) is bytearray else bytearray(payload)
+    return memoryview(payload)

@@ -1,0 +1,306 @@
+"""The operations of a channel between processes: sending and receiving, one value or several.
+
+They are readiness operations. Encoding and decoding, which call a user's code, are done outside of the lock: before the
+first look (`_hint`, which comes first wherever an operation is looked at), and on the way out (`_finish`).
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._core.engine import PENDING, QueuedLeaf
+from .._core.lane import lanes, running_loop
+from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
+from .messages import decode, encode
+from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
+from .ring import ENDED
+
+if TYPE_CHECKING:
+    from .._core.pure.leaf import Branch
+    from .bells import Bell
+    from .ends import Handle
+    from .ports import Inbound, Outbound
+
+__all__ = ["Closed", "Receive", "ReceiveSome", "Send", "SendSome"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+SPINS = 50 if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_yield") else 0
+"""How often a thread lets others run before it goes to sleep: to be woken takes several times as long."""
+
+
+class PortLeaf(QueuedLeaf[T_co]):
+    """An operation that came through a handle."""
+
+    __slots__ = ("_bell", "_via")
+
+    _via: Handle
+    _bell: Bell  # it must stay open while somebody sleeps on it
+
+    def _seems_ready(self, port: Any) -> bool:
+        raise NotImplementedError
+
+    def _finish(self, got: Any) -> Any:
+        return got
+
+    def _hint(self, port: Any, /) -> bool:
+        if self._via._inherited:
+            self._via._own(True)
+        return True
+
+    def _now(self, port: Any, /) -> Any:
+        self._hint(port)
+        got = port._locked(self._attempt, port)
+        if got is PENDING:
+            if not SPINS or running_loop() is not None or lanes.lane.trio:
+                return PENDING
+            pause = os.sched_yield
+            for _ in range(SPINS):
+                pause()
+                if self._seems_ready(port):
+                    break
+            else:
+                return PENDING
+            got = port._locked(self._attempt, port)
+            if got is PENDING:
+                return PENDING
+        return self._finish(got)
+
+    def _snapshot(self, port: Any, /) -> Any:
+        self._hint(port)
+        got = port._locked(self._attempt, port)
+        return got if got is PENDING else self._finish(got)
+
+    def _enroll(self, port: Any, waiter: Any, /) -> Any:
+        got = super()._enroll(port, waiter)
+        return got if got is PENDING else self._finish(got)
+
+    def _branches(self) -> list[Branch]:
+        branches = super()._branches()
+        branches[0].path = (self._finish,)
+        return branches
+
+    def _enqueue(self, port: Any, waiter: Any, /) -> None:
+        port._stand(waiter)
+        bell = port.bell
+        if bell is None:
+            waiter.wake_in(0.0)
+            return
+        self._bell = bell
+        waiter.wake_in(port.sleep(waiter))
+        if self._seems_ready(port) or port.words[ENDED]:
+            waiter.wake_in(0.0)
+        else:
+            waiter.wake_readable(bell.fd)
+
+
+class _Sending(PortLeaf[T_co]):
+    __slots__ = ()
+
+    def _seems_ready(self, port: Outbound) -> bool:
+        return bool(port.words[ENDED]) or port.ring.room(self._least()) >= 0
+
+    def _least(self) -> int:
+        raise NotImplementedError
+
+    def _check(self, port: Outbound) -> None:
+        """Under the lock: raise if nothing can be sent any more."""
+        via = self._via
+        if not via._open:
+            raise via._shut()
+        ended = port.words[ENDED]
+        if ended == DESERTED or (not ended and monotonic() >= port.look_at and via._nobody(port) is not False):
+            raise BrokenChannel(f"{via!r} has no receiver any more", channel=via, cause=via._cause_of_end())
+        if ended:
+            state = "cancelled" if ended == CANCELLED else "closed"
+            raise HandleClosed(f"{via!r} is {state}", channel=via, cause=via._cause_of_end())
+
+    def _full(self, port: Outbound) -> Any:
+        """It would have to wait: is there anybody to make room?"""
+        port.look_at = 0.0
+        self._check(port)
+        return PENDING
+
+    def _encode(self, port: Outbound, value: Any) -> Any:
+        via = self._via
+        message = encode(value, via._serializer)
+        if type(message) is int or message.units <= port.ring.longest:
+            return message
+        if not via._spill:
+            message.abandon()
+            raise MessageTooLarge(
+                f"a message of {16 * message.units} bytes does not fit {via!r}, which takes {16 * port.ring.longest}"
+            )
+        return message.fits(port.ring.longest)
+
+    def _would_block(self, port: Any) -> WouldBlock:
+        return ChannelFull(f"{self._via!r} is full")
+
+
+class Send(_Sending[None]):
+    __slots__ = ("_message", "_value")
+
+    _message: Any  # what is left of the value once it is encoded
+
+    def __init__(self, via: Handle, port: Outbound, value: Any) -> None:
+        self._via = via
+        self._value = value
+        self._message = None
+        self._src = port
+
+    def _hint(self, port: Any, /) -> bool:
+        super()._hint(port)
+        if self._message is None:
+            self._message = self._encode(port, self._value)
+            self._value = None
+        return True
+
+    def _attempt(self, port: Outbound) -> Any:
+        self._check(port)
+        return None if port.put((self._message,)) else self._full(port)
+
+    def _least(self) -> int:
+        return 1 if type(self._message) is int else self._message.units  # type: ignore[no-any-return]
+
+    def _describe(self, port: Any) -> str:
+        return f"send to {self._via!r}"
+
+
+class SendSome(_Sending[int]):
+    __slots__ = ("_messages", "_values")
+
+    def __init__(self, via: Handle, port: Outbound, values: Any) -> None:
+        self._via = via
+        self._values = values
+        self._messages: list[Any] | None = None
+        self._src = port
+
+    def _hint(self, port: Any, /) -> bool:
+        super()._hint(port)
+        if self._messages is None:
+            self._messages = [self._encode(port, value) for value in self._values]
+        return True
+
+    def _attempt(self, port: Outbound) -> Any:
+        if not self._messages:
+            return 0
+        self._check(port)
+        return port.put(self._messages) or self._full(port)
+
+    def _least(self) -> int:
+        assert self._messages
+        return 1 if type(self._messages[0]) is int else self._messages[0].units  # type: ignore[no-any-return]
+
+    def _describe(self, port: Any) -> str:
+        return f"send_some to {self._via!r}"
+
+
+class _Receiving(PortLeaf[T_co]):
+    __slots__ = ()
+
+    def _seems_ready(self, port: Inbound) -> bool:
+        return bool(port.words[ENDED]) or not port.empty()
+
+    def _get(self, port: Inbound, most: float) -> Any:
+        """Under the lock: a list of records, or PENDING; raises at the end."""
+        via = self._via
+        if not via._open:
+            raise via._shut()
+        ended = port.words[ENDED]
+        if ended >= CANCELLED:
+            raise HandleClosed(f"{via!r} is cancelled", channel=via, cause=via._cause_of_end())
+        found = port.get(most)
+        if found or found is PENDING:
+            return found
+        if ended != CLOSED:
+            gone = via._nobody(port)
+            if gone is False or not port.empty():
+                return PENDING
+            if gone is None:
+                raise BrokenChannel(
+                    f"the last sender of {via!r} has died: what it has sent may be incomplete", channel=via
+                )
+        cause = via._cause_of_end()
+        if cause is not None:
+            raise BrokenChannel(f"{via!r} ended with an error", channel=via, cause=cause)
+        raise EndOfChannel(f"{via!r} has ended", channel=via)
+
+    def _would_block(self, port: Any) -> WouldBlock:
+        return ChannelEmpty(f"{self._via!r} is empty")
+
+
+class Receive(_Receiving[T_co]):
+    __slots__ = ()
+
+    def __init__(self, via: Handle, port: Inbound) -> None:
+        self._via = via
+        self._src = port
+
+    def _attempt(self, port: Inbound) -> Any:
+        found = self._get(port, 1)
+        return found if found is PENDING else found[0]
+
+    def _finish(self, got: Any) -> Any:
+        return decode(got, self._via._serializer)
+
+    def _describe(self, port: Any) -> str:
+        return f"receive from {self._via!r}"
+
+
+class ReceiveSome(_Receiving[list[T_co]]):
+    __slots__ = ("_most",)
+
+    def __init__(self, via: Handle, port: Inbound, most: float) -> None:
+        self._via = via
+        self._most = most
+        self._src = port
+
+    def _attempt(self, port: Inbound) -> Any:
+        return self._get(port, self._most) if self._most else []
+
+    def _finish(self, got: Any) -> Any:
+        """Up to the first that does not unpickle: the next receive raises for that."""
+        serializer = self._via._serializer
+        values: list[Any] = []
+        port = self._via._conduit_now().inbound
+        for number, record in enumerate(got):
+            try:
+                values.append(decode(record, serializer))
+            except Exception:
+                if not values:
+                    port.put_back(got[1:])
+                    raise
+                port.put_back(got[number:])  # whoever receives it gets the error
+                break
+            except BaseException:
+                port.put_back(got[number + 1 :])
+                raise
+        return values
+
+    def _describe(self, port: Any) -> str:
+        return f"receive_some from {self._via!r}"
+
+
+class Closed(PortLeaf[None]):
+    """Waiting for the end. Another process that ends it does not ring for this: it is looked for now and then."""
+
+    __slots__ = ()
+
+    def __init__(self, via: Handle, port: Any) -> None:
+        self._via = via
+        self._src = port
+
+    def _now(self, port: Any, /) -> Any:
+        return port._locked(self._attempt, port)
+
+    def _attempt(self, port: Any) -> Any:
+        return None if self._via.is_closed else PENDING
+
+    def _enqueue(self, port: Any, waiter: Any, /) -> None:
+        port._stand(waiter)
+        waiter.wake_in(HEARTBEAT)
+
+    def _describe(self, port: Any) -> str:
+        return f"wait for the end of {self._via!r}"
