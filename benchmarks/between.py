@@ -69,6 +69,7 @@ def broken(bench: Bench, items: int) -> None:
         tx, rx = bench.stream(ROOM)
         return tx, bench.right.end(rx)
 
+    bench.expect([processes.HERE] * items)
     bench.right.start(processes.outlive, open_noted, bench.stretches, items)
 
 

@@ -129,9 +129,12 @@ async def ask(tx: Any, rx: Any, stretches: list[float], items: int) -> None:
 
 
 # ------------- who dies
+HERE = "here"
+
+
 def stay(tx: Any) -> None:
     """Say that it is there, and hold the channel open."""
-    tx.send(os.getpid()).sync()
+    tx.send(HERE).sync()
     while True:
         sleep(3600)
 
@@ -152,7 +155,8 @@ async def outlive(open: Callable[[], loops.Ends], stretches: list[float], items:
         child.start()
         tx.close()
         killed: list[float] = []
-        Thread(target=_kill, args=(await rx.receive(), killed)).start()
+        await rx.receive()
+        Thread(target=_kill, args=(child.pid, killed)).start()
         try:
             await rx.receive()
         except BrokenChannel:
