@@ -286,33 +286,57 @@ def run_away(loop: Loop, words: Words, closes: bool, *args: Any) -> Any:
                 end.close()
 
 
-def start_away(away: Away) -> Callable[[], None]:
-    """Start a process; what waits until its job is done, and raises what went wrong there."""
-    here, there = CONTEXT.Pipe(duplex=False)
-    child = CONTEXT.Process(target=_report, args=(away.job, there), daemon=True)
-    child.start()
-    there.close()
+class Child:
+    """A process with a job. It is started at once, and begins when it is told to: so several begin together."""
 
-    def wait() -> None:
+    def __init__(self, away: Away) -> None:
+        self._away = away
+        self._here, there = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=_obey, args=(away.job, there), daemon=True)
+        self._process.start()
+        there.close()
+
+    def ready(self) -> None:
+        """Wait until it could begin."""
+        self._hear()
+
+    def begin(self) -> None:
+        self._here.send(None)
+
+    def wait(self) -> None:
+        """Until the job is done. Raises if something went wrong there."""
+        self._away.heard(self._hear())
+        self._here.close()
+        self._process.join()
+        self._process.close()
+
+    def _hear(self) -> Any:
         try:
-            result, error = here.recv()
-        except EOFError:
-            child.join()
-            result, error = None, f"it ended with exit code {child.exitcode}"
-        here.close()
+            result, error = self._here.recv()
+        except (EOFError, ConnectionError):
+            self._process.join()
+            result, error = None, f"it ended with exit code {self._process.exitcode}"
         if error is not None:
             raise RuntimeError(f"in another process: {error}")
-        away.heard(result)
-        child.join()
-        child.close()
-
-    return wait
+        return result
 
 
-def _report(job: Callable[[], Any], report: Connection) -> None:
+def start_together(jobs: list[Away]) -> list[Child]:
+    """Start a process for each, and let them begin once all are there."""
+    children = [Child(away) for away in jobs]
+    for child in children:
+        child.ready()
+    for child in children:
+        child.begin()
+    return children
+
+
+def _obey(job: Callable[[], Any], there: Connection) -> None:
+    there.send((None, None))
+    there.recv()
     try:
         answer = job(), None
     except BaseException as error:
         answer = None, f"{type(error).__name__}: {error}"
-    report.send(answer)
-    report.close()
+    there.send(answer)
+    there.close()

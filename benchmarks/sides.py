@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from .processes import start_away
+from .processes import start_together
 
 Job = Callable[[], Any]  # returns a coroutine where it is for a loop
 
@@ -59,7 +59,7 @@ SIDES = [
 class Plan(NamedTuple):
     """What is to be done on the left and on the right."""
 
-    left: list[Any]  # jobs, or what `start_away` takes, if the left is a process
+    left: list[Any]  # jobs, or what `start_together` takes, if the left is a process
     right: list[Job]
     handed: list[Any]  # ends that belong to other processes, once these have started
 
@@ -137,13 +137,13 @@ def _trio(side: Side, build: Callable[[], Plan]) -> float:
 
 
 def _elsewhere(side: Side, plan: Plan) -> list[Job]:
-    """What threads do for the left. Processes are started at once, and threads wait for their end."""
+    """What threads do for the left. Processes begin at once, and threads wait for their end."""
     if side.left != "process":
         return plan.left
-    waiting = [start_away(away) for away in plan.left]
+    children = start_together(plan.left)
     for end in plan.handed:
         end.close()
-    return waiting
+    return [child.wait for child in children]
 
 
 def in_thread(job: Job) -> Future[Any]:
