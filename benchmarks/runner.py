@@ -18,7 +18,7 @@ from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 from .peers import Peer, capacity_label
-from .scenarios import Scenario
+from .rows import Scenario
 from .sides import Side
 from .worker import Figure, Job
 

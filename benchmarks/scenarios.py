@@ -10,19 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
-from statistics import median, quantiles
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-from . import between, loops, memory, processes, structured
+from . import between, loops, memory, structured
 from .bench import Bench
 from .loops import speak
-from .sides import SIDES, Plan, Side, run
-
-T = TypeVar("T")
+from .rows import Scenario, mean, middle, p99
+from .sides import SIDES
 
 WAYS = 4  # channels of a select, tasks of a crowd, subscribers
 CROWD = 64  # receivers whose waits are cancelled together
@@ -171,125 +167,32 @@ def _one(bench: Bench, loop: loops.Loop | None, *args: Any) -> None:
     bench.left.jobs.append(partial(loop, *args))
 
 
-def _mean(stretches: list[float], items: int) -> float:
-    return sum(stretches) / items
-
-
-def _median(stretches: list[float], items: int) -> float:
-    return median(stretches)
-
-
-def _since_first(stretches: list[float], items: int) -> float:
-    return (max(stretches) - min(stretches)) / max(1, items - 1)
-
-
-def _since(stretches: list[float], items: int) -> float:
-    return (stretches[1] - stretches[0]) / items
-
-
-def _p99(stretches: list[float], items: int) -> float:
-    return quantiles(stretches, n=100, method="inclusive")[-1] if len(stretches) > 1 else stretches[0]
-
-
 # ------------- the table
 _TOGETHER = tuple(side.name for side in SIDES if side.together)
 _ASYNCIO = ("asyncio", "uvloop")
-_PROCESS = tuple(side.name for side in SIDES if side.left == "process")
-_ALL = tuple(side.name for side in SIDES if side.name not in _PROCESS)
 _THREADS = ("thread-thread",)
 _ONE_WORLD = (*_TOGETHER, *_THREADS)
 
 
-class Run(NamedTuple):
-    """How long a run took, and what of that is the figure for an item: both in seconds."""
-
-    whole: float
-    each: float
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A row of the table.
-
-    `needs` names the field of a peer's `Select` without which it has no place there; of its `Structured`, if the
-    scenario is not about channels; of its `Processes`, if that is another process's.
-    """
-
-    name: str
-    text: str
-    item: str  # what the figure is for
-    build: Callable[[Bench, int], None] | None
-    sides: tuple[str, ...] = _ALL
-    needs: str = ""
-    rendezvous: bool = True
-    weigh: Callable[[Bench], float] | None = None  # instead of `build`: bytes
-    channels: bool = True  # is it about channels whose capacity is chosen?
-    figure: Callable[[list[float], int], float] | None = None  # of the stretches that a loop has timed, and the items
-    first: int = 200  # items of the first run, from which the next grow
-    package: str = ""  # without which it does not exist
-    counted: bool = False  # a run is as long as what `figure` counts of it: to start processes takes long
-
-    @property
-    def missing(self) -> str | None:
-        """Why it cannot be measured at all, or None if it can."""
-        return f"{self.package} is not installed" if self.package and find_spec(self.package) is None else None
-
-    @property
-    def unit(self) -> str:
-        return "bytes" if self.weigh is not None else "ns"
-
-    def lacks(self, side: Side, capacity: float | None) -> str | None:
-        """Why it does not exist there, or None if it does."""
-        if side.name not in self.sides:
-            return f"{self.name} does not exist on {side.name}"
-        if capacity == 0 and not self.rendezvous:
-            return f"{self.name} does not exist at capacity 0"
-        return None
-
-    def capacities(self, wanted: Iterable[T]) -> list[T | None]:
-        """Where it is measured: at those that are wanted, or without any."""
-        return list(wanted) if self.channels else [None]
-
-    def rounded(self, items: int, capacity: float | None) -> int:
-        """As many items as come out even, no fewer."""
-        multiple = 1
-        if self.build is cancel_storm:
-            multiple = CROWD
-        elif self.build in (group_spawn, group_cancel):
-            multiple = TASKS
-        elif self.build is group_threads:
-            multiple = THREADS
-        elif self.build is seq and capacity is not None and capacity < math.inf:
-            multiple = max(1, int(capacity))
-        return -(-items // multiple) * multiple
-
-    def run(self, bench_of: Callable[[], Bench], items: int, side: Side) -> Run:
-        """How long `items` take."""
-        benches: list[Bench] = []
-
-        def plan() -> Plan:
-            benches.append(bench_of())
-            assert self.build is not None
-            self.build(benches[0], items)
-            return benches[0].plan()
-
-        whole = run(side, plan)
-        benches[0].close()
-        each = whole / items if self.figure is None else self.figure(benches[0].stretches, items)
-        return Run(each * items if self.counted else whole, each)
+def _buffer(capacity: float | None) -> int:
+    return max(1, int(capacity)) if capacity is not None and capacity < math.inf else 1
 
 
 def _structured(name: str, text: str, item: str, build: Callable[[Bench, int], None], **more: Any) -> Scenario:
     return Scenario(name, text, item, build, channels=False, **more)
 
 
-def _between(name: str, text: str, build: Callable[[Bench, int], None], **more: Any) -> Scenario:
-    usual = {"item": "a value", "sides": _PROCESS[:1], "needs": "stream", "figure": _since_first, "counted": True}
-    return Scenario(f"process_{name}", text, build=build, channels=False, **{**usual, **more})
-
-
 SCENARIOS = [
-    Scenario("seq", "one task or thread: the buffer filled, then drained", "a value", seq, _ONE_WORLD, "", False),
+    Scenario(
+        "seq",
+        "one task or thread: the buffer filled, then drained",
+        "a value",
+        seq,
+        _ONE_WORLD,
+        "",
+        False,
+        multiple=_buffer,
+    ),
     Scenario("spsc", "one producer, one consumer", "a value", partial(_crowd, 1, 1)),
     Scenario("mpsc", "four producers, one consumer", "a value", partial(_crowd, WAYS, 1)),
     Scenario("mpmc", "four producers, four consumers", "a value", partial(_crowd, WAYS, WAYS)),
@@ -310,7 +213,12 @@ SCENARIOS = [
     Scenario("request_reply", "four clients, one server, a channel for each answer", "a request", request_reply),
     Scenario("broadcast", "one producer, four consumers who each get all", "a value sent", broadcast),
     Scenario(
-        "cancel_storm", f"{CROWD} waiting receivers cancelled, again and again", "a receiver", cancel_storm, _TOGETHER
+        "cancel_storm",
+        f"{CROWD} waiting receivers cancelled, again and again",
+        "a receiver",
+        cancel_storm,
+        _TOGETHER,
+        multiple=lambda _: CROWD,
     ),
     Scenario("timeout_never_fires", "spsc, each receive with a time limit", "a value", timeout_never_fires),
     Scenario("memory_idle", "a channel that nobody uses", "a channel", None, _ONE_WORLD, weigh=memory.idle),
@@ -327,6 +235,7 @@ SCENARIOS = [
         f"{TASKS} tasks that do nothing, started and waited for",
         "a task",
         group_spawn,
+        multiple=lambda _: TASKS,
         sides=_TOGETHER,
         needs="spawn",
     ),
@@ -335,9 +244,10 @@ SCENARIOS = [
         f"{TASKS} tasks that wait, from their cancellation to the end of all",
         "a task",
         group_cancel,
+        multiple=lambda _: TASKS,
         sides=_TOGETHER,
         needs="cancel",
-        figure=_mean,
+        figure=mean,
     ),
     _structured(
         "group_scopes",
@@ -360,6 +270,7 @@ SCENARIOS = [
         f"{THREADS} threads that do nothing, started and waited for",
         "a thread",
         group_threads,
+        multiple=lambda _: THREADS,
         sides=_THREADS,
         needs="threads",
     ),
@@ -377,7 +288,7 @@ SCENARIOS = [
         "a child",
         group_stop,
         needs="stop",
-        figure=_median,
+        figure=middle,
     ),
     _structured(
         "group_stop_p99",
@@ -385,60 +296,7 @@ SCENARIOS = [
         "a child",
         group_stop,
         needs="stop",
-        figure=_p99,
+        figure=p99,
     ),
-    _between("ints", "numbers from one process to another", between.ints),
-    _between("asyncio", "numbers from a process to a task of an asyncio loop", between.ints, sides=_PROCESS[1:2]),
-    _between("trio", "numbers from a process to a task of a trio run", between.ints, sides=_PROCESS[2:]),
-    _between(
-        "arrays",
-        "arrays of 1 MB from one process to another",
-        partial(between.payloads, processes.arrays, 1_000_000),
-        first=20,
-        package="numpy",
-    ),
-    *(
-        _between(
-            f"bytes_{label}",
-            f"{size} bytes from one process to another",
-            partial(between.payloads, processes.strings, size),
-            first=20 if size > 100_000 else 200,
-        )
-        for label, size in between.SIZES.items()
-    ),
-    _between("pairs", "two processes send, two receive", between.pairs, needs="shared"),
-    _between(
-        "round_trip",
-        "a request to another process and its answer, over two channels: the median",
-        between.round_trip,
-        item="a round trip",
-        figure=_median,
-    ),
-    _between(
-        "pool",
-        f"a pool of {processes.WORKERS} processes: calls submitted, then their results awaited",
-        partial(between.pool, processes.pool_many),
-        item="a call",
-        needs="pool",
-        figure=_since,
-    ),
-    _between(
-        "pool_one",
-        "one call to a pool of processes, then the next: the median",
-        partial(between.pool, processes.pool_one),
-        item="a call",
-        needs="pool",
-        figure=_median,
-    ),
-    _between(
-        "broken",
-        "from the death of the last sender until the receiver who waits hears of it: the median",
-        between.broken,
-        item="a death",
-        needs="broken",
-        sides=_PROCESS,
-        figure=_median,
-        first=4,
-        counted=False,
-    ),
+    *between.SCENARIOS,
 ]

@@ -16,7 +16,8 @@ from typing import Any
 
 from .bench import Bench, Tally
 from .peers import PEERS, Peer
-from .scenarios import SCENARIOS, Run, Scenario
+from .rows import Run, Scenario
+from .scenarios import SCENARIOS
 from .sides import SIDES, Side
 
 CHECKED = 256  # items of the run that checks, at most

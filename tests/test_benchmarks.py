@@ -269,6 +269,29 @@ def test_what_it_takes_to_start_a_process_is_not_in_the_figure(scenario: str) ->
     assert chosen.figure(slow, 5) == {"process_ints": 0.5, "process_round_trip": 101.5}[scenario]
 
 
+SLOW = """
+from time import perf_counter, sleep
+
+sleep(0.2)
+imported = perf_counter()
+
+def when():
+    return imported
+"""
+
+
+def test_processes_begin_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "slow_to_start.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    heard: list[float] = []
+    slow = import_module("slow_to_start")
+    for child in processes.start_together(
+        [processes.Away(perf_counter, heard.append), processes.Away(slow.when, heard.append)]
+    ):
+        child.wait()
+    assert heard[0] > heard[1]
+
+
 GIVERS = """
 import os
 
