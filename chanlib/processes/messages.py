@@ -3,7 +3,8 @@
 All that runs a user's code, pickling and unpickling, is done outside of every lock: a sender encodes before it looks
 for room, a receiver decodes what it has copied out. A small integer stands in the header; bytes and strings are copied
 as they are; everything else is pickled (protocol 5), with its large buffers beside the pickle, so that an array is
-copied once on each side. What is longer than the ring takes goes into memory of its own, whose descriptor travels along.
+copied once on each side. What is longer than the ring takes goes into memory of its own, whose descriptor travels with
+it.
 """
 
 from __future__ import annotations
@@ -11,17 +12,31 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from .courier import Courier, carried, collecting
+from .courier import Courier, carried, here
+from .layout import (
+    BYTEARRAY,
+    BYTES,
+    CUSTOM,
+    HEADER,
+    PAIR,
+    PARCEL,
+    PICKLE,
+    SPILLED,
+    STR,
+    UNIT,
+    VIEW,
+    units_of,
+)
 from .memory import Memory
-from .ring import HEADER, PAIR, PARCEL, SMALL, SPILLED, UNIT, units_of
 
 __all__ = ["Message", "Record", "Serializer", "decode", "encode", "read", "write"]
 
-INT, PICKLE, BYTES, BYTEARRAY, STR, VIEW, CUSTOM = range(1, 8)
 _SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+_MOST_BUFFERS = 1 << 16
 
 
 class Serializer(Protocol):
@@ -34,19 +49,19 @@ class Serializer(Protocol):
 class Message:
     """A value, ready to be written."""
 
-    __slots__ = ("buffers", "courier", "head", "kind", "length", "payload", "units")
+    __slots__ = ("buffers", "courier", "kind", "length", "payload", "units")
 
     payload: Any
-    buffers: list[memoryview]
+    buffers: Sequence[memoryview]
     courier: Courier | None  # with the descriptors that travel along
 
-    def __init__(self, kind: int, payload: Any, buffers: list[memoryview], courier: Courier | None) -> None:
+    def __init__(self, kind: int, payload: Any, buffers: Sequence[memoryview] = (), courier: Any = None) -> None:
         self.kind = kind
         self.payload = payload
         self.buffers = buffers
         self.length = length = len(payload)
         self.courier = courier
-        units = 1 + units_of(length)
+        units = (length + (2 * UNIT - 1)) // UNIT
         if buffers:
             units += units_of(8 * len(buffers))
             for buffer in buffers:
@@ -67,7 +82,7 @@ class Message:
             raise
         courier = self.courier or Courier()
         courier.take_aboard(memory)
-        short = Message(self.kind, b"", [], courier)
+        short = Message(self.kind, b"", (), courier)
         short.length = self.units * UNIT
         return short
 
@@ -79,25 +94,25 @@ class Message:
 
 def encode(value: Any, serializer: Serializer | None) -> Any:
     """`value` as a message, or the integer itself. Raises whatever its pickling raises."""
-    kind = type(value)
+    kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if serializer is not None:
         data = serializer.dumps(value)
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"serializer.dumps() must return bytes, not {type(data).__name__}")
-        return Message(CUSTOM, _flat(data), [], None)
+        return Message(CUSTOM, _flat(data))
     if kind is int and _SMALLEST <= value <= _LARGEST:
         return value
     if kind is bytes:
-        return Message(BYTES, value, [], None)
+        return Message(BYTES, value)
     if kind is str:
         try:
-            return Message(STR, value.encode(), [], None)
+            return Message(STR, value.encode())
         except UnicodeEncodeError:  # lone surrogates: pickle knows how
             pass
     elif kind is bytearray:
-        return Message(BYTEARRAY, _flat(value), [], None)
+        return Message(BYTEARRAY, _flat(value))
     elif kind is memoryview:
-        return Message(VIEW, _flat(value), [], None)
+        return Message(VIEW, _flat(value))
     try:
         return _pickled(value, pickle.dumps)
     except (TypeError, pickle.PicklingError, BufferError):
@@ -110,15 +125,22 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
 
 def _pickled(value: Any, dumps: Any) -> Message:
     parts: list[pickle.PickleBuffer] = []
-    with collecting() as courier:
+    before = here.courier
+    courier = here.courier = Courier()
+    try:
         data = dumps(value, protocol=5, buffer_callback=parts.append)
         buffers = [part.raw() for part in parts]
-    if len(buffers) >= 1 << 16:
-        data, buffers = pickle.dumps(value, 5), []
+        if len(buffers) >= _MOST_BUFFERS:
+            data, buffers = dumps(value, protocol=5), []
+    except BaseException:
+        courier.turn_back()
+        raise
+    finally:
+        here.courier = before
     return Message(PICKLE, data, buffers, courier if courier.flights else None)
 
 
-def _dumps_more(value: Any, protocol: int, buffer_callback: Any) -> Any:
+def _dumps_more(value: Any, protocol: int, buffer_callback: Any = None) -> Any:
     """What processes know how to pickle besides: connections, sockets."""
     stream = io.BytesIO()
     pickler = ForkingPickler(stream, protocol)
@@ -131,12 +153,10 @@ def _flat(data: Any) -> Any:
     return view.cast("B") if view.c_contiguous else view.tobytes()
 
 
-def write(data: memoryview, at: int, message: Any, number: int) -> None:
+def write(data: memoryview, at: int, message: Message, number: int) -> None:
     """Write it there; its descriptors travel under `number`."""
-    if type(message) is int:
-        SMALL.pack_into(data, at, 1, INT, 0, 0, message)
-        return
-    courier, buffers = message.courier, message.buffers
+    buffers = message.buffers
+    courier: Any = message.courier
     flags = 0
     if number:
         flags = PARCEL | SPILLED if courier.memory is not None else PARCEL
@@ -162,11 +182,14 @@ def write(data: memoryview, at: int, message: Any, number: int) -> None:
 class Record:
     """What has been read, to be decoded."""
 
-    __slots__ = ("buffers", "count", "fds", "kind", "number", "payload", "spilled", "units")
+    __slots__ = ("_at", "_data", "buffers", "copied", "count", "fds", "kind", "number", "payload", "spilled", "units")
 
     fds: list[int] | None  # the descriptors that came along
 
     def __init__(self, data: memoryview, at: int, copy: bool) -> None:
+        self.copied = copy
+        self._data: memoryview | None = None if copy else data
+        self._at = at
         self.units, kind, flags, buffers, length = HEADER.unpack_from(data, at)
         self.kind = kind
         at += UNIT
@@ -180,9 +203,8 @@ class Record:
         if self.spilled:
             self.payload: Any = None
             return
-        if buffers:
-            lengths = data[at : at + 8 * buffers].cast("Q").tolist()
-            at += UNIT * units_of(8 * buffers)
+        lengths: list[int] = data[at : at + 8 * buffers].cast("Q").tolist()
+        at += UNIT * units_of(8 * buffers)
         view = data[at : at + length]
         if not copy:
             self.payload = view
@@ -198,6 +220,10 @@ class Record:
                 self.buffers.append(bytearray(part) if copy else part)
                 at += UNIT * units_of(size)
 
+    def copy(self) -> Record:
+        """The same, copied out."""
+        return self if self._data is None else Record(self._data, self._at, True)
+
     def drop(self) -> None:
         """Nobody wants it."""
         for fd in self.fds or ():
@@ -205,18 +231,32 @@ class Record:
         self.fds = None
 
 
-def read(data: memoryview, at: int) -> Any:
-    """The record that is there, or the integer itself, and its units. Copied out: the place may be used again."""
-    if data[at + 4] == INT:
-        return SMALL.unpack_from(data, at)[4], 1
-    record = Record(data, at, True)
-    return record, record.units
+def read(data: memoryview, at: int) -> tuple[Any, int]:
+    """The record that is there, and its units. Copied out: the place may be used again.
+
+    A plain one, which is nothing but a payload, is that and its kind.
+    """
+    units, kind, flags, buffers, length = HEADER.unpack_from(data, at)
+    if flags or buffers or kind in (BYTEARRAY, VIEW):
+        record = Record(data, at, True)
+        return record, units
+    at += UNIT
+    return (kind, data[at : at + length].tobytes()), units
 
 
 def decode(record: Any, serializer: Serializer | None) -> Any:
     """The value. Raises whatever its unpickling raises; it is then lost."""
-    if type(record) is not Record:
+    if type(record) is int:
         return record
+    kind: int
+    payload: Any
+    if type(record) is tuple:
+        kind, payload = cast("tuple[int, Any]", record)
+        if kind == PICKLE:
+            return pickle.loads(payload)
+        if kind == BYTES:
+            return payload
+        return str(payload, "utf-8") if kind == STR else cast(Serializer, serializer).loads(payload)
     fds, record.fds = record.fds, None
     if record.spilled:
         if not fds:
@@ -230,8 +270,7 @@ def decode(record: Any, serializer: Serializer | None) -> Any:
         with carried(fds):
             return pickle.loads(payload, buffers=record.buffers or ())
     if kind == CUSTOM:
-        assert serializer is not None
-        return serializer.loads(payload if type(payload) is bytes else bytes(payload))
+        return cast(Serializer, serializer).loads(bytes(payload))
     if kind == STR:
         return str(payload, "utf-8")
     if kind == BYTES:

@@ -1,16 +1,4 @@
-"""The ring: records of any length in shared memory, first in, first out.
-
-Layout: words that change stand a cache line apart, then the mutexes, the slots (`slots`), the cause of the end, and
-from `DATA` on the records. A record is contiguous and a multiple of `UNIT` bytes:
-
-    u32 units | u8 kind | u8 flags | u16 buffers | u64 length, or a small integer itself     16 bytes
-    u64 number and count of its descriptors                                     16, if PARCEL is among the flags
-    u64 length of each buffer                                                   filled up to UNIT
-    payload                                                                     filled up to UNIT
-    each buffer                                                                 filled up to UNIT
-
-What does not fit between the tail and the end of the memory starts over at its beginning; a record of kind SKIP fills
-the rest. No record is longer than half of the ring, so an empty ring takes any.
+"""The ring: records of any length in shared memory, first in, first out. `layout` says what a record looks like.
 
 Invariants:
 - HEAD and TAIL are one word each: the position in units below, the number of records above (both wrap). TAIL is stored
@@ -18,77 +6,75 @@ Invariants:
   gone from the one store of HEAD on. So whoever dies, or is interrupted, between any two instructions leaves the old
   state or the new one, and the number of records is always exact.
 - what is between HEAD and TAIL is written by nobody, what is not is read by nobody.
+- no record is longer than half of the ring, so an empty ring takes any.
 
 Positions begin a little before they wrap, so that each test comes by there (an idea of Linux's clock).
 """
 
 from __future__ import annotations
 
-import platform
-from struct import Struct
-from threading import Lock
+import math
 from typing import Any
 
+from .layout import (
+    CAPACITY,
+    DATA,
+    HEAD,
+    HEADER,
+    INT,
+    MAGIC,
+    MUTEXES,
+    SIZE,
+    SKIP,
+    SMALL,
+    TAIL,
+    UNIT,
+    WEAK,
+    WORDS_END,
+    fence,
+)
 from .memory import Memory
+from .messages import Message, Record, read, write
 
+__all__ = ["EMPTY", "MOST", "Ring"]
 
-UNIT = 16
-PAGE = 4096
-
-# words, by number
-MAGIC, SIZE, CAPACITY, MUTEXES = 0, 1, 2, 3
-HEAD, TAIL, ENDED, RECEIVERS_ARMED, SENDERS_ARMED, PARCELS, SLOTS_USED, LEASE = range(8, 72, 8)
-MUTEX_AT = (2048, 2048 + 128)  # bytes: the senders', the receivers'
-SLOTS = PAGE
-CAUSE = 5 * PAGE
-DATA = 6 * PAGE
-
-_POSITION_BITS = 36
-_POSITION = (1 << _POSITION_BITS) - 1
-_ONE = 1 << _POSITION_BITS
+_BITS = 36
+_POSITION = (1 << _BITS) - 1
+_ONE = 1 << _BITS
 _NUMBER = ((1 << 64) - 1) ^ _POSITION
-_NUMBERS = _NUMBER >> _POSITION_BITS
-_FIRST = ((_NUMBERS - 9) << _POSITION_BITS) | (_POSITION + 1 - 64)  # 64 units before the end, and on a boundary
+_NUMBERS = _NUMBER >> _BITS
+_LEAST = 64  # units of the smallest ring
+_FIRST = ((_NUMBERS - 9) << _BITS) | (_POSITION + 1 - _LEAST)
 
 MOST = _NUMBERS >> 1
 """The largest capacity that can be counted."""
 
-SKIP = 255
-PARCEL, SPILLED = 1, 2
-
-HEADER = Struct("<IBBHQ")
-SMALL = Struct("<IBBHq")
-PAIR = Struct("<QQ")
-
-_WEAK = platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686")
-_order = Lock()
-
-
-def fence() -> None:
-    """What was stored before is seen by others before what is stored, or read, after this."""
-    with _order:
-        pass
-
-
-def units_of(length: int) -> int:
-    return (length + UNIT - 1) // UNIT
+EMPTY: Any = object()
 
 
 class Ring:
     __slots__ = ("_mask", "_most", "_units", "capacity", "data", "words")
 
     def __init__(self, memory: Memory) -> None:
-        self.words: Any = memory.view[: 72 * 8].cast("Q")
+        self.words: Any = memory.view[:WORDS_END].cast("Q")
         self.data = memory.view[DATA:]
         self._units = units = self.words[SIZE]
         self._mask = units - 1
         self._most = self.words[CAPACITY]
-        self.capacity = float("inf") if not self._most else self._most
+        self.capacity = self._most or math.inf
+
+    @staticmethod
+    def size(bytes_: int) -> int:
+        """Units of a ring that takes a record of so many bytes: a power of two."""
+        units = _LEAST
+        while units * UNIT < 2 * bytes_:
+            units *= 2
+        return units
 
     @staticmethod
     def lay_out(memory: Memory, units: int, most: int, mutexes: int, magic: int) -> None:
-        """By the creator. `units` is a power of two; `most` 0 is no bound."""
-        words: Any = memory.view[: 72 * 8].cast("Q")
+        """By the creator. `most` 0 is no bound."""
+        words: Any = memory.view[:WORDS_END].cast("Q")
         words[SIZE] = units
         words[CAPACITY] = most
         words[MUTEXES] = mutexes
@@ -102,58 +88,96 @@ class Ring:
 
     def __len__(self) -> int:
         words = self.words
-        return ((words[TAIL] >> _POSITION_BITS) - (words[HEAD] >> _POSITION_BITS)) & _NUMBERS
+        return ((words[TAIL] >> _BITS) - (words[HEAD] >> _BITS)) & _NUMBERS  # type: ignore[no-any-return]
 
-    # ------------------------------------------------------------- by who has the senders' mutex
-    def room(self, units: int) -> int:
-        """Where in the data a record of so many units may be written, or -1: there is no room. A hint without mutex."""
+    def has_room(self, message: Any) -> bool:
+        """Is there room for it? By who has the senders' mutex; to others it is a hint."""
         words = self.words
         tail, head = words[TAIL], words[HEAD]
-        if self._most and ((tail >> _POSITION_BITS) - (head >> _POSITION_BITS)) & _NUMBERS >= self._most:
-            return -1
-        at = tail & self._mask
-        used = (tail - head) & _POSITION
-        rest = self._units - at
-        if units > rest:
-            return -1 if used + rest + units > self._units else 0
-        return -1 if used + units > self._units else at * UNIT
-
-    def publish(self, units: int) -> None:
-        """The record of so many units is written, where there was room."""
-        words = self.words
-        tail = words[TAIL]
+        if self._most and ((tail >> _BITS) - (head >> _BITS)) & _NUMBERS >= self._most:
+            return False
+        units = message.units if type(message) is Message else 1
         rest = self._units - (tail & self._mask)
-        moved = units
         if units > rest:
-            HEADER.pack_into(self.data, (self._units - rest) * UNIT, rest, SKIP, 0, 0, 0)
-            moved += rest
-        if _WEAK:
+            units += rest
+        return bool(((tail - head) & _POSITION) + units <= self._units)
+
+    def put(self, message: Any, number: int = 0) -> bool:
+        """By who has the senders' mutex: put it in, if there is room. Its descriptors travel under `number`."""
+        words = self.words
+        tail, head = words[TAIL], words[HEAD]
+        if self._most and ((tail >> _BITS) - (head >> _BITS)) & _NUMBERS >= self._most:
+            return False
+        data = self.data
+        size = self._units
+        at = tail & self._mask
+        if type(message) is int:
+            moved = 1  # there is always room for one before the end
+            if ((tail - head) & _POSITION) >= size:
+                return False
+            SMALL.pack_into(data, at * UNIT, 1, INT, 0, 0, message)
+        else:
+            moved = units = message.units
+            rest = size - at
+            if units > rest:
+                moved += rest
+            if ((tail - head) & _POSITION) + moved > size:
+                return False
+            if moved == units:
+                write(data, at * UNIT, message, number)
+            else:
+                HEADER.pack_into(data, at * UNIT, rest, SKIP, 0, 0, 0)
+                write(data, 0, message, number)
+        if WEAK:
             fence()
         words[TAIL] = ((tail + _ONE) & _NUMBER) | ((tail + moved) & _POSITION)
+        return True
 
-    # ------------------------------------------------------------- by who has the receivers' mutex
-    def first(self) -> int:
-        """Where in the data the first record is, or -1: there is none."""
+    def get(self) -> Any:
+        """By who has the receivers' mutex: take the first record out, or the integer itself; EMPTY if there is none."""
         words = self.words
         head = words[HEAD]
         if head == words[TAIL]:
-            return -1
-        if _WEAK:
+            return EMPTY
+        if WEAK:
             fence()
+        data = self.data
         at = (head & self._mask) * UNIT
-        return 0 if self.data[at + 4] == SKIP else at
+        units, kind, _, _, value = SMALL.unpack_from(data, at)
+        if kind == INT:
+            words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + 1) & _POSITION)
+            return value
+        moved = 0
+        if kind == SKIP:
+            moved, at = units, 0
+        record, units = read(data, at)
+        if WEAK:
+            fence()
+        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved + units) & _POSITION)
+        return record
 
-    def retire(self, units: int) -> None:
-        """The first record, of so many units, has been read."""
+    def look(self) -> Any:
+        """By who has the receivers' mutex: the first record where it lies, the integer itself, or EMPTY."""
         words = self.words
         head = words[HEAD]
-        at = head & self._mask
-        if self.data[at * UNIT + 4] == SKIP:
-            units += self._units - at
-        if _WEAK:
+        if head == words[TAIL]:
+            return EMPTY
+        if WEAK:
             fence()
-        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + units) & _POSITION)
+        at = (head & self._mask) * UNIT
+        _, kind, _, _, value = SMALL.unpack_from(self.data, at)
+        if kind == INT:
+            return value
+        return Record(self.data, 0 if kind == SKIP else at, False)
 
-    def discard(self) -> None:
-        """Nothing that is there now is read by anybody."""
-        self.words[HEAD] = self.words[TAIL]
+    def skip(self) -> None:
+        """By who has the receivers' mutex: the first record has been seen."""
+        words = self.words
+        head = words[HEAD]
+        at = (head & self._mask) * UNIT
+        moved, kind, _, _, _ = SMALL.unpack_from(self.data, at)
+        if kind == SKIP:
+            moved += SMALL.unpack_from(self.data, 0)[0]
+        if WEAK:
+            fence()
+        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved) & _POSITION)
