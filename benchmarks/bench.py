@@ -31,7 +31,8 @@ class Tally:
         self.sent: list[Any] = []
         self.received: list[Any] = []
         self.copies = 1  # how often each value comes out
-        self.key: Callable[[Any], Any] = id  # what must be the same
+        self.mark: Callable[[Any], Any] = _itself  # what is kept of a value
+        self.key: Callable[[Any], Any] = id  # what of that must be the same
         self.in_order = False
 
     def note(self, body: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,14 +63,14 @@ class Tally:
         for word, kept in ((words.send, self.sent), (words.receive, self.received), ("receive_some", self.received)):
             if (inner := getattr(end, word, None)) is not None:
                 found[word] = partial(self._noted, inner, word, kept)
-        return _Noted(end, self.received, close=getattr(end, "close", None), **found)
+        return _Noted(end, self, close=getattr(end, "close", None), **found)
 
     def _noted(self, inner: Callable[..., Any], word: str, kept: list[Any], *args: Any, **options: Any) -> Any:
         def note(result: Any) -> Any:
             if word == "receive_some":
-                kept.extend(result)
+                kept.extend(map(self.mark, result))
             else:
-                kept.append(args[0] if kept is self.sent else result)
+                kept.append(self.mark(args[0] if kept is self.sent else result))
             return result
 
         async def noted() -> Any:
@@ -101,20 +102,24 @@ class Tally:
 class _Noted(SimpleNamespace):
     """An end whose words are replaced; what is iterated over is noted too."""
 
-    def __init__(self, end: Any, kept: list[Any], **words: Any) -> None:
+    def __init__(self, end: Any, tally: Tally, **words: Any) -> None:
         super().__init__(**words)
         self._end = end
-        self._kept = kept
+        self._tally = tally
 
     def __iter__(self) -> Iterator[Any]:
         for value in self._end:
-            self._kept.append(value)
+            self._tally.received.append(self._tally.mark(value))
             yield value
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         async for value in self._end:
-            self._kept.append(value)
+            self._tally.received.append(self._tally.mark(value))
             yield value
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 class Party:
@@ -173,7 +178,7 @@ class Bench:
         if capacity is not None:
             self.open = peer.opener(capacity)
         if tally is not None and side.left == "process":
-            tally.key, tally.in_order = by_value, True
+            tally.mark, tally.key, tally.in_order = by_value, _itself, True
 
     def stream(self, room: int) -> Ends:
         """A channel between processes."""
@@ -187,12 +192,12 @@ class Bench:
     def expect(self, values: Iterable[Any]) -> None:
         """What comes from another process, where nobody notes what goes in."""
         if self.tally is not None:
-            self.tally.sent.extend(values)
+            self.tally.sent.extend(map(self.tally.mark, values))
 
     def heard(self, values: Iterable[Any]) -> None:
         """What came out without passing an end."""
         if self.tally is not None:
-            self.tally.received.extend(values)
+            self.tally.received.extend(map(self.tally.mark, values))
 
     def plan(self) -> Plan:
         return Plan(self.left.jobs, self.right.jobs, self.left.held)

@@ -134,4 +134,5 @@ def main(text: str) -> None:
 def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return text.removesuffix(f" ({error.path})") if isinstance(error, ImportError) else text  # no word of where it is
