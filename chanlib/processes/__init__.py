@@ -7,3 +7,4 @@ from .ends import ProcessChannel as ProcessChannel
 from .ends import ProcessReceiver as ProcessReceiver
 from .ends import ProcessSender as ProcessSender
 from .ends import open_process_channel as open_process_channel
+from .events import ProcessEvent as ProcessEvent

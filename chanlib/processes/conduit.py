@@ -128,15 +128,15 @@ class Shared:
     def _checked(cls, fd: int) -> Memory:
         memory = Memory.attach(fd)
         words: Any = memory.view[:64].cast("Q")
-        if words[MAGIC] != cls.magic or memory.size != cls._size(words):
+        if words[MAGIC] != cls.magic or not cls._fits(words, memory.size):
             memory.close()
             raise ValueError(f"this is no {cls.__name__} of this version of chanlib")
         return memory
 
     @classmethod
-    def _size(cls, words: Any) -> int:
-        """What the size of its memory must be."""
-        return DATA
+    def _fits(cls, words: Any, size: int) -> bool:
+        """Can memory with these words have this size?"""
+        raise NotImplementedError
 
     # ------------------------------------------------------------- counting ends
     def open(self, senders: int, receivers: int, claimed_from: int | None = None) -> None:
@@ -311,8 +311,8 @@ class Conduit(Shared):
         return cls._create(DATA + units * UNIT, lambda memory, kind: Ring.lay_out(memory, units, most, kind, _MAGIC))
 
     @classmethod
-    def _size(cls, words: Any) -> int:
-        return DATA + words[SIZE] * UNIT  # type: ignore[no-any-return]
+    def _fits(cls, words: Any, size: int) -> bool:
+        return bool(size == DATA + words[SIZE] * UNIT)
 
     # ------------------------------------------------------------- the end
     def _conclude(self) -> None:
