@@ -8,3 +8,9 @@ from .ends import ProcessReceiver as ProcessReceiver
 from .ends import ProcessSender as ProcessSender
 from .ends import open_process_channel as open_process_channel
 from .events import ProcessEvent as ProcessEvent
+from .futures import ProcessFuture as ProcessFuture
+from .futures import ProcessPromise as ProcessPromise
+from .futures import open_process_future as open_process_future
+from .semaphores import ProcessLock as ProcessLock
+from .semaphores import ProcessSemaphore as ProcessSemaphore
+from .semaphores import ProcessSemaphoreStatistics as ProcessSemaphoreStatistics
