@@ -2702,7 +2702,6 @@ def test_a_coroutine_in_place_of_its_function_is_refused_and_closed(backend: str
                 wrong: Any = give(1)
                 with pytest.raises(TypeError, match="coroutine"):
                     attempt(wrong)
-                wrong.close()
             gc.collect()
 
     run(body, backend=backend)

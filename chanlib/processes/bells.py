@@ -17,6 +17,15 @@ import socket
 __all__ = ["Bell", "pair"]
 
 
+class _Line(socket.socket):
+    """A socket that is closed without a word when nobody has it any more."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Bell:
     """One of the two. Where nothing is carried `parcels` is `socket`."""
 
@@ -33,7 +42,7 @@ class Bell:
 
     @classmethod
     def of(cls, fds: list[int]) -> Bell:
-        sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd) for fd in fds]
+        sockets = [_Line(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd) for fd in fds]
         return cls(sockets[0], sockets[-1])
 
     def fds(self) -> list[int]:
@@ -57,12 +66,6 @@ class Bell:
         """Is nobody on the other side any more?"""
         return bool(self._hung_up.poll(0))
 
-    def close(self) -> None:
-        self.socket.close()
-        self.parcels.close()
-
-    __del__ = close
-
 
 def pair(sockets: int = 2) -> tuple[Bell, Bell]:
     """That of the senders and that of the receivers, each of so many sockets.
@@ -70,14 +73,10 @@ def pair(sockets: int = 2) -> tuple[Bell, Bell]:
     Raises OSError if there are no descriptors to be had.
     """
     made: list[socket.socket] = []
-    try:
-        for _ in range(sockets):
-            made += socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        return Bell(made[0], made[-2]), Bell(made[1], made[-1])
-    except BaseException:
-        for one in made:
-            one.close()
-        raise
+    for _ in range(sockets):
+        for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM):
+            made.append(_Line(one.family, one.type, 0, one.detach()))
+    return Bell(made[0], made[-2]), Bell(made[1], made[-1])
 
 
 def duplicate(fds: list[int]) -> list[int]:

@@ -37,6 +37,7 @@ from ..sending import SendAll
 from .conduit import Conduit
 from .handles import SharedHandle
 from .layout import ENDED
+from .leases import Lease, ReceiveView
 from .messages import Serializer
 from .operations import Closed, Receive, ReceiveSome, Send, SendSome
 from .ports import CANCELLED, CLOSED, Port
@@ -301,6 +302,15 @@ class _ReceivesFrom(Handle, Received[T_co]):
         It stops before one that fails to unpickle; for that the next receive raises.
         """
         return ReceiveSome(self, self._channel.inbound, check_max(max))
+
+    def receive_view(self) -> Op[Lease]:
+        """Take the next value where it lies, without a copy: `with rx.receive_view().sync() as value:`.
+
+        Of what was sent as bytes, bytearray or memoryview `value` is a read-only memoryview into the shared memory, for
+        as long as the block lasts; other receivers wait meanwhile. Other values are as `receive` gives them. If this
+        process dies inside the block, the value is there for the next receiver. Waits and raises as `receive`.
+        """
+        return ReceiveView(self, self._channel.inbound)
 
     def drain(self) -> list[T_co]:
         """Take everything that is there now; `[]` if there is nothing."""

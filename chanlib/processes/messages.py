@@ -94,7 +94,7 @@ class Message:
 
 def encode(value: Any, serializer: Serializer | None) -> Any:
     """`value` as a message, or the integer itself. Raises whatever its pickling raises."""
-    kind: object = type(value)
+    kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if serializer is not None:
         data = serializer.dumps(value)
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -182,11 +182,14 @@ def write(data: memoryview, at: int, message: Message, number: int) -> None:
 class Record:
     """What has been read, to be decoded."""
 
-    __slots__ = ("buffers", "count", "fds", "kind", "number", "payload", "spilled", "units")
+    __slots__ = ("_at", "_data", "buffers", "copied", "count", "fds", "kind", "number", "payload", "spilled", "units")
 
     fds: list[int] | None  # the descriptors that came along
 
     def __init__(self, data: memoryview, at: int, copy: bool) -> None:
+        self.copied = copy
+        self._data: memoryview | None = None if copy else data
+        self._at = at
         self.units, kind, flags, buffers, length = HEADER.unpack_from(data, at)
         self.kind = kind
         at += UNIT
@@ -216,6 +219,10 @@ class Record:
                 part = data[at : at + size]
                 self.buffers.append(bytearray(part) if copy else part)
                 at += UNIT * units_of(size)
+
+    def copy(self) -> Record:
+        """The same, copied out."""
+        return self if self._data is None else Record(self._data, self._at, True)
 
     def drop(self) -> None:
         """Nobody wants it."""

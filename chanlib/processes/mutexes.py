@@ -23,6 +23,7 @@ from functools import partial
 from typing import Protocol
 
 from .features import libc
+from .memory import Memory
 
 __all__ = ["FILE", "MUTEX_BYTES", "PTHREAD", "FileMutex", "Mutex", "PthreadMutex", "patiently", "settled"]
 
@@ -110,21 +111,21 @@ class PthreadMutex:
 
 
 class FileMutex:
-    __slots__ = ("_byte", "_fd")
+    __slots__ = ("_byte", "_memory")
 
-    def __init__(self, fd: int, byte: int) -> None:
-        self._fd = fd
+    def __init__(self, memory: Memory, byte: int) -> None:
+        self._memory = memory
         self._byte = byte
 
     def attempt(self) -> int:
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._byte)
+            fcntl.lockf(self._memory.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._byte)
         except (BlockingIOError, PermissionError):
             return _BUSY
         return 0
 
     def release(self) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._byte)
+        fcntl.lockf(self._memory.fd, fcntl.LOCK_UN, 1, self._byte)
 
     def died(self) -> None:
         pass

@@ -34,7 +34,7 @@ from .layout import (
     fence,
 )
 from .memory import Memory
-from .messages import Message, read, write
+from .messages import Message, Record, read, write
 
 __all__ = ["EMPTY", "MOST", "Ring"]
 
@@ -155,3 +155,29 @@ class Ring:
             fence()
         words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved + units) & _POSITION)
         return record
+
+    def look(self) -> Any:
+        """By who has the receivers' mutex: the first record where it lies, the integer itself, or EMPTY."""
+        words = self.words
+        head = words[HEAD]
+        if head == words[TAIL]:
+            return EMPTY
+        if WEAK:
+            fence()
+        at = (head & self._mask) * UNIT
+        _, kind, _, _, value = SMALL.unpack_from(self.data, at)
+        if kind == INT:
+            return value
+        return Record(self.data, 0 if kind == SKIP else at, False)
+
+    def skip(self) -> None:
+        """By who has the receivers' mutex: the first record has been seen."""
+        words = self.words
+        head = words[HEAD]
+        at = (head & self._mask) * UNIT
+        moved, kind, _, _, _ = SMALL.unpack_from(self.data, at)
+        if kind == SKIP:
+            moved += SMALL.unpack_from(self.data, 0)[0]
+        if WEAK:
+            fence()
+        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved) & _POSITION)
