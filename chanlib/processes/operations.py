@@ -38,6 +38,7 @@ class PortLeaf(QueuedLeaf[T_co]):
 
     __slots__ = ("_bell", "_via")
 
+    _plain = False
     _via: Handle
     _bell: Bell  # it must stay open while somebody sleeps on it
 

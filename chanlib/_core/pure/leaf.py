@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .ops import PENDING, Op, Path, twice
 from .waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN
@@ -42,6 +42,8 @@ class Leaf(Op[T_co]):
     """An operation on one source. See the top of the module for what a subclass defines."""
 
     __slots__ = ()
+
+    _plain: ClassVar[bool] = True  # what `_attempt` returns is the result; else `_branches` says what becomes of it
 
     def _attempt(self, src: Any, /) -> Any:
         raise NotImplementedError

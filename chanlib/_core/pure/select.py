@@ -265,7 +265,7 @@ class Select(Choice[Any]):
         branches: list[Branch] = []
         try:
             for index, op in enumerate(ops):
-                if isinstance(op, Leaf):
+                if isinstance(op, Leaf) and op._plain:
                     if op._src is None:
                         raise twice(op)
                     branches.append(Branch(op, op._src, (), False, index))
