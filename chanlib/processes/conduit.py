@@ -264,8 +264,8 @@ class Shared:
         if self.senders or self.receivers:
             return
         if self.slot is not None and self.slots.of(self.slot) == (0, 0):  # else something of ours is on its way
-            with self._alone():
-                self.slots.give_back(self.slot)
+            with self._alone() as alone:
+                self.slots.give_back(self.slot, alone)
             self.slot = None
         if self.memory.fd >= 0:
             if _conduits.get(self.key) is self:

@@ -22,7 +22,7 @@ from .._core.engine import PENDING, Op
 from ..checks import check_name
 from ..events import EventStatistics
 from .gates import Gated, GatedHandle, GateLeaf, insist
-from .ports import CONTENDED, HEARTBEAT, Port
+from .ports import HEARTBEAT, Port
 
 if TYPE_CHECKING:
     from typing import Self
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ProcessEvent"]
 
 STATE, ARMED = 8, 16  # words; the second is two, one for each socket
+_NAP = 0.002  # seconds after which who has found the mutex taken again and again looks again
 
 
 class _Flag(Gated):
@@ -76,7 +77,7 @@ class _Flag(Gated):
         """Under the lock: after how many seconds to look again, and where to sleep meanwhile."""
         bell = self.bells(state)[0]
         if bell is None or not port.take():
-            return CONTENDED, None
+            return _NAP, None
         try:
             if self.words[STATE] != state:
                 return 0.0, None

@@ -17,19 +17,19 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-import traceback
 from collections.abc import Generator
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .._core.engine import PENDING, Op
 from ..checks import check_name
-from ..errors import BrokenFuture, InvalidStateError, RemoteError
+from ..errors import BrokenFuture, InvalidStateError
 from ..futures import FutureCancelled, FutureStatistics
 from .gates import BODY, BODY_BYTES, Gated, GatedHandle, GateLeaf, insist
 from .layout import PAGE, PICKLE, UNIT, fence
 from .messages import Message, Record, decode, encode, write
 from .ports import HEARTBEAT, Port
+from .reports import pack_error, unpack_error
 
 if TYPE_CHECKING:
     from typing import Self
@@ -213,7 +213,7 @@ class ProcessFuture(GatedHandle[_Box], Generic[T]):
             return FutureCancelled(f"{self!r} was cancelled")
         if state == BROKEN:
             return BrokenFuture(f"the promise of {self!r} was dropped unset, or its process has died")
-        return _unpacked(box.body()) if state == FAILED else None
+        return unpack_error(box.body()) if state == FAILED else None
 
     def done(self) -> bool:
         """Whether it has a result, an exception, was cancelled, or is broken."""
@@ -312,7 +312,7 @@ def _set_exception(box: _Box, via: object, error: Any) -> None:
         given = given()
     if not isinstance(given, BaseException) or isinstance(given, StopIteration):
         raise TypeError(f"set_exception() takes an exception that is no StopIteration, not {error!r}")
-    packed = _packed(given)
+    packed = pack_error(given, __name__)
     if not insist(lambda: box.settle(FAILED, packed), True):
         raise InvalidStateError(f"{via!r} is done already")
 
@@ -327,29 +327,3 @@ def _encoded(value: Any) -> bytearray:
     data = bytearray(UNIT * message.units)
     write(memoryview(data), 0, message, 0)
     return data
-
-
-def _packed(error: BaseException) -> bytes:
-    """What it is called, what it says and how it came about; and itself, if it survives pickling."""
-    try:
-        itself = pickle.dumps(error, 5)
-        if not isinstance(pickle.loads(itself), BaseException):
-            itself = b""
-    except Exception:
-        itself = b""
-    kind, said, how = type(error).__qualname__, "(its message cannot be had)", ""
-    try:
-        said = str(error)
-        how = "".join(traceback.format_exception(error))
-    except Exception:  # of the user's `__str__`
-        pass
-    return pickle.dumps((kind, said, how, itself), 5)
-
-
-def _unpacked(body: Any) -> BaseException:
-    kind, said, how, itself = pickle.loads(body)
-    try:
-        error = pickle.loads(itself)
-    except Exception:
-        error = None
-    return error if isinstance(error, BaseException) else RemoteError(kind, said, how)

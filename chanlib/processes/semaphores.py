@@ -30,7 +30,7 @@ from ..checks import check_count, check_name
 from .gates import Gated, GatedHandle, GateLeaf, insist
 from .layout import CAPACITY, RECEIVERS_ARMED
 from .ports import HEARTBEAT, Port
-from .slots import INHERITED, PID, Slots
+from .slots import INHERITED, PID, STARTED, Slots
 
 if TYPE_CHECKING:
     from typing import Self
@@ -87,7 +87,7 @@ class Holdings(Slots):
         """Take back what dead processes hold. Is anything free now that was not?"""
         found = False
         for at in self._used():
-            if self._table[at + PID] and not self._lives(at):
+            if self._table[at + PID] and not self.lives(at):
                 found |= self._take_back(at)
                 self._table[at + PID] = 0
         return found
@@ -105,7 +105,10 @@ class Holdings(Slots):
         return self._table[at + HELD]  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------- as slots
-    def give_back(self, at: int) -> None:
+    def give_back(self, at: int, alone: bool = True) -> None:
+        if not alone:  # as if it had died: others take it back
+            self._table[at + STARTED] = 0
+            return
         self.settle()
         self._take_back(at)
         super().give_back(at)
