@@ -12,6 +12,7 @@ import weakref
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
+from .._core.engine import Reentered
 from ..errors import HandleClosed
 from .conduit import Shared
 from .handover import Token, arrive, depart
@@ -83,7 +84,10 @@ class SharedHandle(Generic[S]):
         conduit = self._channel
         conduit.close(self._sends, self._receives, self._inherited, cause)
         for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
-            port.rouse()
+            try:
+                port.rouse()
+            except Reentered as inside:  # by a finalizer, in the middle of an operation
+                inside.source._defer(port.rouse)
         return True
 
     # ------------------------------------------------------------- as a value
