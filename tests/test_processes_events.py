@@ -356,3 +356,24 @@ def test_the_same_where_there_is_only_what_all_unixes_have() -> None:
         timeout=55,
     )
     assert found.returncode == 0, found.stdout[-3000:]
+
+
+def test_what_a_forked_process_collects_at_once_counts_in_its_parent() -> None:
+    program = """
+import gc, os
+gc.disable()
+os.register_at_fork(after_in_child=gc.collect)  # before anything else is told of the fork
+from chanlib.processes import ProcessEvent
+event = ProcessEvent()
+ring = [event.clone()]
+ring.append(ring)
+del ring
+pid = os.fork()
+if not pid:
+    os._exit(0)
+assert not os.waitpid(pid, 0)[1]
+assert event._channel.slots.total() == (2, 2)
+gc.collect()
+assert event._channel.slots.total() == (1, 1)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)

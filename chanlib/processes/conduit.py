@@ -71,6 +71,8 @@ class Shared:
         self.slot: int | None = None
         self.senders = self.receivers = 0
         self.coming: int | None = None  # the slot of a process that is being forked
+        self.pid = os.getpid()  # the process that `slot` is of
+        self.early: list[tuple[int, int]] = []  # ends closed in a forked process before it was told what it has
 
     def _mutex(self, number: int) -> Any:
         if self.words[MUTEXES] == PTHREAD:
@@ -239,6 +241,10 @@ class Shared:
         self.slot, self.coming = self.coming, None
         if self.slot is not None:
             self.slots.stamp(self.slot)
+        self.pid = os.getpid()
+        early, self.early = self.early, []
+        for senders, receivers in early:
+            self.close(senders, receivers, True, None)
 
     def own(self, senders: int, receivers: int, wanted: bool) -> None:
         """So many of the ends that were inherited are used from now on; or are not what this process is for."""

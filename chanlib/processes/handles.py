@@ -57,6 +57,9 @@ class SharedHandle(Generic[S]):
         """What `_configure` takes; it is pickled."""
         return (self._name,)
 
+    def _is_inherited(self) -> bool:
+        return self._inherited or self._channel.pid != os.getpid()
+
     # ------------------------------------------------------------- for the operations
     def _used(self) -> S:
         """Of one that is open, and counts."""
@@ -82,6 +85,9 @@ class SharedHandle(Generic[S]):
             return False
         self._open = False
         conduit = self._channel
+        if conduit.pid != os.getpid():  # by a collector that runs before a forked process is told what it has
+            conduit.early.append((self._sends, self._receives))
+            return True
         conduit.close(self._sends, self._receives, self._inherited, cause)
         for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
             try:
