@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["check_cause", "check_count", "check_max"]
+__all__ = ["check_cause", "check_count", "check_function", "check_max"]
 
 
 def check_cause(cause: Any) -> None:
@@ -21,6 +22,16 @@ def check_count(value: Any, argument: str, least: int) -> None:
         raise TypeError(what)
     if value < least:
         raise ValueError(what)
+
+
+def check_function(value: Any, argument: str, of: str, kind: str = "an async function") -> None:
+    """What `of` is to call with the arguments that it is given. A coroutine in its place is closed."""
+    if callable(value):
+        return
+    if isinstance(value, Coroutine):
+        value.close()
+        raise TypeError(f"give the function and its arguments, {of}({argument}, *args), not the coroutine {value!r}")
+    raise TypeError(f"{argument} must be {kind}, not {value!r}")
 
 
 def check_max(value: Any) -> float:

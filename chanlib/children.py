@@ -14,6 +14,7 @@ from ._core.engine import Latch, Passed
 from ._core.lane import lanes
 from ._core.tokens import Token
 from ._core.unraisable import report
+from .checks import check_function
 from .errors import Cancelled
 from .handles import TaskHandle, called
 from .scopes import CancelScope
@@ -22,7 +23,6 @@ __all__ = [
     "Job",
     "Started",
     "attend",
-    "check_callable",
     "check_coroutine",
     "check_plain",
     "coroutine_of",
@@ -46,7 +46,7 @@ def coroutine_of(fn: Any, args: tuple[Any, ...], **more: Any) -> Coroutine[Any, 
 def check_coroutine(fn: Any, made: Any) -> None:
     if isinstance(made, Coroutine):
         return
-    check_callable(fn, "start_soon")
+    check_function(fn, "fn", "start_soon")
     name = getattr(fn, "__qualname__", repr(fn))
     if isinstance(made, Awaitable):
         raise TypeError(f"{name}() gave {made!r}, which is no coroutine: wrap it in an `async def` that awaits it")
@@ -55,16 +55,8 @@ def check_coroutine(fn: Any, made: Any) -> None:
     )
 
 
-def check_callable(fn: Any, how: str) -> None:
-    if not callable(fn):
-        if isinstance(fn, Coroutine):
-            fn.close()
-            raise TypeError(f"give the function and its arguments, {how}(fn, *args), not the coroutine {fn!r}")
-        raise TypeError(f"fn must be {'a' if how == 'start_thread' else 'an async'} function, not {fn!r}")
-
-
 def check_plain(fn: Any) -> None:
-    check_callable(fn, "start_thread")
+    check_function(fn, "fn", "start_thread", "a function")
     if inspect.iscoroutinefunction(fn) if type(fn) is not FunctionType else fn.__code__.co_flags & inspect.CO_COROUTINE:
         raise TypeError(
             f"{called(fn, None)}() is async: write start_soon(fn, ...) to run it here, "

@@ -11,7 +11,7 @@ from .handles import TaskHandle
 from .iterating import Received
 
 if TYPE_CHECKING:
-    from .groups import TaskGroup
+    from .roster import Roster
 
 __all__ = ["Completions"]
 
@@ -21,7 +21,7 @@ class Completions(Received[TaskHandle[Any]]):
 
     __slots__ = ("__weakref__", "_group", "_over", "_waiters")
 
-    def __init__(self, group: TaskGroup) -> None:
+    def __init__(self, group: Roster) -> None:
         self._group = group
         self._over: deque[TaskHandle[Any]] = deque()  # this and the next under the group's lock
         self._waiters = WaitQueue()
@@ -47,7 +47,7 @@ class _NextEnded(Leaf[TaskHandle[Any]]):
         self._stream = stream
         self._src = stream._group
 
-    def _attempt(self, group: TaskGroup) -> Any:
+    def _attempt(self, group: Roster) -> Any:
         stream = self._stream
         if stream._over:
             return stream._over.popleft()
@@ -55,11 +55,11 @@ class _NextEnded(Leaf[TaskHandle[Any]]):
             raise EndOfChannel(f"{group!r} has no child left", channel=stream)
         return PENDING
 
-    def _enqueue(self, group: TaskGroup, waiter: Any) -> None:
+    def _enqueue(self, group: Roster, waiter: Any) -> None:
         self._stream._waiters.append(waiter)
 
-    def _withdraw(self, group: TaskGroup, waiter: Any) -> None:
+    def _withdraw(self, group: Roster, waiter: Any) -> None:
         self._stream._waiters.withdrawn()
 
-    def _describe(self, group: TaskGroup) -> str:
+    def _describe(self, group: Roster) -> str:
         return f"the next child of {group!r} to end"

@@ -1,54 +1,47 @@
 """TaskGroup: children of every kind, which all have ended when the block has.
 
 A group consists of a scope, which cancels what is inside; a nursery, which starts coroutines in the world the group
-was entered in; and what stands here, which is the same for all worlds: who may start, what an error means, who is told.
-To its nursery no child ever fails: errors are collected here, and raised as one group when all children have ended.
+was entered in; a roster of its children; and what stands here, which is the same for all worlds: the block, how
+children are started, and what an error means. To its nursery no child ever fails: errors are collected here, and
+raised as one group when all children have ended.
 
 A child in a thread is a thread below the group's token where there is no loop. On a loop it is a task that attends
 the thread: it waits for it, and hands a cancellation on to it.
 
-Source of the semantics: trio's nurseries and anyio's groups; `limit` and `spawn` are errgroup's `SetLimit` and `Go`.
+Source of the semantics: trio's nurseries and anyio's groups.
 
-Invariants, under the group's lock:
-- units of the counter are places; a child that has been started has one, and passes it on at its end: to the first
-  that is queued, else to the first who waits in `spawn`.
-- `_children` has all who have been accepted and have not ended. A child ends once, in `_end`.
-- what a child leaves behind is written before its state, and its state before those are woken
-  who wait for it.
+Invariants: a group is entered once, and is in `entered` from then until its last child has ended. An error that is to
+be raised is in `_errors` before the child that has raised it has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import math
 import os
-import weakref
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, cast
 
-from ._core.backends import Backend, Nursery, backend_here
-from ._core.engine import PENDING, Acquire, Counter, Leaf, Op, Reentered, WaitQueue
+from ._core.backends import backend_here
+from ._core.engine import Op
 from ._core.lane import lanes, refuse_loop
 from ._core.origins import DEBUG, caller, recorded
 from ._core.running import run_here
-from .checks import check_count
+from .checks import check_count, check_function
 from .children import (
     Job,
     Started,
     attend,
-    check_callable,
     check_coroutine,
     check_plain,
     coroutine_of,
     current_child,
     in_this_thread,
 )
-from .completions import Completions
 from .errors import Cancelled, ChannelClosed, TaskCancelled
 from .handles import TaskHandle, called
+from .roster import Place, Roster
 from .run import BackendName, check_backend, run
 from .scopes import CancelScope
 
@@ -68,7 +61,7 @@ entered: set[TaskGroup] = set()
 """The groups that are open, for those who look from outside."""
 
 
-class TaskGroup(Counter):
+class TaskGroup(Roster):
     """Children that run side by side and have all ended when the block is left.
 
     `async with TaskGroup() as group:` in a task; `with TaskGroup() as group:` in a plain thread, whose children are
@@ -88,25 +81,7 @@ class TaskGroup(Counter):
     thread; children are started where the group was entered (in threads: from any thread).
     """
 
-    __slots__ = (
-        "_backend",
-        "_children",
-        "_ending",
-        "_errors",
-        "_idlers",
-        "_limit",
-        "_made_at",
-        "_name",
-        "_nursery",
-        "_on_error",
-        "_parent",
-        "_queued",
-        "_scope",
-        "_state",
-        "_streams",
-    )
-
-    __hash__ = object.__hash__
+    __slots__ = ("_errors", "_made_at", "_name", "_on_error", "_parent")
 
     @recorded
     def __init__(self, *, limit: int | None = None, on_error: OnError = "cancel", name: str | None = None) -> None:
@@ -114,21 +89,11 @@ class TaskGroup(Counter):
             check_count(limit, "limit", 1)
         if on_error not in ("cancel", "supervise", "collect"):
             raise ValueError(f"on_error must be 'cancel', 'supervise' or 'collect', not {on_error!r}")
-        super().__init__(math.inf if limit is None else limit)
-        self._limit = limit
+        super().__init__(limit)
         self._on_error = on_error
         self._name = name
-        self._state = "new"
-        self._scope = CancelScope()
-        self._backend: Backend | None = None
-        self._nursery: Nursery
         self._parent: TaskHandle[Any] | None = None
-        self._children: dict[TaskHandle[Any], None] = {}
-        self._queued: deque[TaskHandle[Any]] = deque()
-        self._ending: TaskHandle[Any] | None = None  # whose place is being passed on
         self._errors: list[BaseException] = []
-        self._streams: list[weakref.ref[Completions]] = []
-        self._idlers = WaitQueue()  # who wait for there to be no child
 
     # ------------------------------------------------------------- the block
     async def __aenter__(self) -> Self:
@@ -196,6 +161,29 @@ class TaskGroup(Counter):
     ) -> bool:
         return run_here(self.__aexit__(kind, error, traceback))
 
+    # ------------------------------------------------------------- errors
+    def _failed(self, child: TaskHandle[Any], error: BaseException) -> bool:
+        """A child has raised. Is the error to go on to the nursery?"""
+        if isinstance(error, GeneratorExit):
+            self._end(child, "cancelled")
+            return True
+        assert self._backend is not None
+        native = self._backend.cancelled
+        if self._only_cancelled(error):
+            self._end(child, "cancelled")
+            return self._nursery.wants_cancelled and _has(error, native)
+        if _has(error, native, Cancelled):  # beside others, in a group
+            error = self._without_cancelled(error)
+        child._left = error
+        child._traceback = error.__traceback__
+        grave = not isinstance(error, Exception)
+        if self._on_error != "collect" or grave:
+            self._errors.append(error)
+        if self._on_error == "cancel" or grave:
+            self._scope.cancel(f"{child.name!r} has failed")
+        self._end(child, "failed")
+        return False
+
     def _only_cancelled(self, error: BaseException) -> bool:
         """Is it a cancellation and nothing else?"""
         assert self._backend is not None
@@ -223,23 +211,6 @@ class TaskGroup(Counter):
         errors = list({id(error): error for error in self._errors}.values())
         self._errors = []
         return BaseExceptionGroup(f"errors in {self!r}", errors)
-
-    def _is_over(self) -> bool:
-        """Under the lock: nobody is started from now on, unless somebody has just been, by another thread."""
-        if not (self._nursery.anywhere and self._children):
-            self._state = "ended"
-        return self._state == "ended"
-
-    def _sweep(self) -> None:
-        """Children that were cancelled natively before they had begun: nobody has told us."""
-        self._scope.cancel()
-        for child in list(self._children):
-            coroutine = child._coroutine
-            if child._state == "running":
-                self._nursery.discard(child)
-            self._end(child, "cancelled")
-            if coroutine is not None:
-                coroutine.close()
 
     # ------------------------------------------------------------- starting
     def start_soon(
@@ -275,8 +246,7 @@ class TaskGroup(Counter):
 
         If it raises, nothing has been started.
         """
-        if not callable(fn):
-            raise TypeError(f"fn must be an async function, not {fn!r}")
+        check_function(fn, "fn", "spawn")
 
         def begin(_: None) -> TaskHandle[T]:
             try:
@@ -288,7 +258,7 @@ class TaskGroup(Counter):
             self._start(child)
             return child
 
-        return _Place(self, 1).map(begin)
+        return Place(self, 1).map(begin)
 
     async def start(self, fn: Callable[..., Coroutine[Any, Any, Any]], /, *args: Any, name: str | None = None) -> Any:
         """Start `fn(*args, task_status=...)` as a child and wait until it calls `task_status.started(value)`.
@@ -359,7 +329,7 @@ class TaskGroup(Counter):
         name: str | None = None,
     ) -> TaskHandle[T]:
         """Start `run(fn, *args, backend=backend)` in a thread, as a child: a loop of its own, owned by the group."""
-        check_callable(fn, "start_async")
+        check_function(fn, "fn", "start_async")
         check_backend(backend)
 
         def live() -> T:
@@ -385,163 +355,6 @@ class TaskGroup(Counter):
                 "a channel can carry the work to it"
             )
 
-    def _over(self) -> RuntimeError:
-        return RuntimeError(f"{self!r} has ended: children can be started until its block has been left")
-
-    def _admit(self, child: TaskHandle[Any]) -> bool:
-        """Under the lock: take a place for `child`, or queue it."""
-        self._children[child] = None
-        if self._free >= 1 and not self._queued and (not self._queue or self._queue.first() is None):
-            self._free -= 1
-            child._state = "running"
-            return True
-        child._native = contextvars.copy_context()  # of who has started it, not of the one whose place it will take
-        self._queued.append(child)
-        return False
-
-    def _take_place(self, child: TaskHandle[Any]) -> None:
-        self._accept(child)
-        self._free -= 1
-
-    def _start(self, child: TaskHandle[Any]) -> None:
-        life, coroutine = self._live(child), child._coroutine
-        try:
-            if self._nursery.anywhere:
-                self._locked(self._accept, child)
-            else:
-                self._accept(child)
-            self._nursery.start(life, child)
-        except BaseException:  # no thread can be had; the loop is closed; an interrupt
-            if self._nursery.revoke(child):
-                self._end(child, "cancelled")
-                life.close()
-                if coroutine is not None:
-                    coroutine.close()
-            raise
-
-    def _accept(self, child: TaskHandle[Any]) -> None:
-        if self._state == "ended":
-            raise self._over()
-        self._children[child] = None
-        child._state = "running"
-
-    # ------------------------------------------------------------- the life of a child
-    async def _live(self, child: TaskHandle[Any]) -> None:
-        current_child.set(child)
-        if child._reason is not None:  # asked to stop before its thread was there to be told
-            self._stop_here(child)
-        try:
-            assert child._coroutine is not None
-            value = await child._coroutine
-        except BaseException as error:
-            passed_on = self._failed(child, error)
-            del child  # the traceback of the error leads to this frame
-            if passed_on:
-                raise
-        else:
-            child._left = value
-            self._end(child, "done")
-
-    def _failed(self, child: TaskHandle[Any], error: BaseException) -> bool:
-        """A child has raised. Is the error to go on to the nursery?"""
-        if isinstance(error, GeneratorExit):
-            self._end(child, "cancelled")
-            return True
-        assert self._backend is not None
-        native = self._backend.cancelled
-        if self._only_cancelled(error):
-            self._end(child, "cancelled")
-            return self._nursery.wants_cancelled and _has(error, native)
-        if _has(error, native, Cancelled):  # beside others, in a group
-            error = self._without_cancelled(error)
-        child._left = error
-        child._traceback = error.__traceback__
-        grave = not isinstance(error, Exception)
-        if self._on_error != "collect" or grave:
-            self._errors.append(error)
-        if self._on_error == "cancel" or grave:
-            self._scope.cancel(f"{child.name!r} has failed")
-        self._end(child, "failed")
-        return False
-
-    def _end(self, child: TaskHandle[Any], state: str) -> None:
-        try:
-            self._locked(self._end_locked, child, state)
-        except Reentered as inside:
-            inside.source._defer(lambda: self._end(child, state))
-
-    def _end_locked(self, child: TaskHandle[Any], state: Any) -> None:
-        if child.done:  # an interrupt has come in between
-            return
-        queued = child._state == "queued"
-        if queued:
-            self._drop(child._native)  # the context it was to be started in
-        child._state = state
-        child._coroutine = None
-        self._children.pop(child, None)
-        if child._ended is not None:
-            self._after.append(child._ended)
-        if child._stopping:
-            child._stopping = False
-            self._nursery.stopped(child)
-        child._native = None
-        if self._streams:
-            self._streams = [stream for stream in self._streams if stream() is not None]
-            for reference in self._streams:
-                stream = reference()
-                if stream is not None:
-                    stream._put(child)
-                    self._drop(stream)  # by now we may be the last to have it
-        if not self._children:
-            self._after += [waiter for waiter in self._idlers if waiter.waiting()]
-        if queued:
-            self._queued.remove(child)  # mostly the first
-        elif self._limit is not None:
-            self._free += 1  # may be below zero before that: `start` takes a place that is not there
-            self._ending = child
-            self._serve()
-            self._ending = None
-
-    def _serve(self) -> None:
-        """Under the lock: places are free. Those who are queued come first."""
-        while self._queued and self._free >= 1:
-            self._free -= 1
-            child = self._queued.popleft()
-            child._state = "running"
-            self._after.append(_Turn(self, child, self._ending))
-        super()._serve()
-
-    def _take_turn(self, child: TaskHandle[Any], ended: TaskHandle[Any] | None) -> None:
-        """A queued child has a place: that of `ended`, or one that was given back."""
-        if self._is_cancelled(ended):
-            for coroutine in self._locked(self._drop_queued, child):
-                coroutine.close()
-        else:
-            context, child._native = child._native, None
-            assert self._backend is not None
-            self._backend.call(lambda: self._start_now(context, child))
-
-    def _drop_queued(self, first: TaskHandle[Any]) -> list[Coroutine[Any, Any, Any]]:
-        """Under the lock: none of those who are queued is to run, nor `first`, who has got a place."""
-        children = [*self._queued, first]
-        coroutines = [child._coroutine for child in children if child._coroutine is not None]
-        for child in children:
-            self._end_locked(child, "cancelled")
-        return coroutines
-
-    def _start_now(self, context: contextvars.Context, child: TaskHandle[Any]) -> None:
-        try:
-            context.run(self._start, child)
-        except Exception as error:
-            self._failed(child, error)
-
-    def _is_cancelled(self, ended: TaskHandle[Any] | None) -> bool:
-        """Asked by `ended` at its end: has the group been cancelled, by its own scope or one around it?"""
-        assert self._backend is not None
-        if self._scope.cancel_called:
-            return True
-        return ended is not None and ended._reason is None and self._backend.until() == -math.inf
-
     # ------------------------------------------------------------- cancelling
     def cancel(self, reason: str | None = None) -> None:
         """Cancel the block and all children. Never blocks; may be called from any thread. Only the first call counts.
@@ -555,59 +368,6 @@ class TaskGroup(Counter):
         """The scope of the block and all children: for its deadline, its shield, `wait_cancelled()`."""
         return self._scope
 
-    def _stop(self, child: TaskHandle[Any], reason: str) -> bool:
-        try:
-            running, coroutine = self._locked(self._stop_locked, child, reason)
-        except Reentered as inside:
-            inside.source._defer(lambda: self._stop(child, reason))
-            return not child.done
-        if coroutine is not None:
-            coroutine.close()
-        elif running:
-            assert self._backend is not None
-            self._backend.call(lambda: self._stop_here(child))
-        return running or coroutine is not None
-
-    def _stop_locked(self, child: TaskHandle[Any], reason: str) -> tuple[bool, Coroutine[Any, Any, Any] | None]:
-        """Under the lock: does it run? If it is queued it ends now; its coroutine."""
-        if child.done:
-            return False, None
-        if child._reason is None:
-            child._reason = reason
-        if child._state == "running":
-            return True, None
-        coroutine = child._coroutine
-        self._end_locked(child, "cancelled")
-        return False, coroutine
-
-    def _stop_here(self, child: TaskHandle[Any]) -> None:
-        """On the thread of the backend: tell its nursery, once."""
-        if not child.done and not child._stopping and not isinstance(child._native, contextvars.Context | None):
-            child._stopping = True
-            self._nursery.stop(child)
-
-    # ------------------------------------------------------------- asking
-    def as_completed(self) -> Completions:
-        """The children in the order in which they end, to iterate over: those that run or are queued now, and later
-        ones.
-
-        It ends when no child is left. Make it before those children are started that it is not to miss.
-        """
-        stream = Completions(self)
-        self._locked(self._streams.append, weakref.ref(stream))
-        return stream
-
-    def wait_empty(self) -> Op[None]:
-        """Wait until no child runs or is queued. In the block, or from elsewhere; it does not close the group."""
-        return _Empty(self)
-
-    def __len__(self) -> int:
-        """How many children run or are queued."""
-        return len(self._children)
-
-    def __bool__(self) -> bool:
-        return True
-
     def __repr__(self) -> str:
         return f"<TaskGroup {self._label(self._name)} {self._state}, {len(self._children)} children>"
 
@@ -617,53 +377,6 @@ def _has(error: BaseException, *kinds: type[BaseException]) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return any(_has(one, *kinds) for one in cast("BaseExceptionGroup[BaseException]", error).exceptions)
     return isinstance(error, kinds)
-
-
-class _Turn:
-    """A queued child that has got a place: to be started once the lock is free."""
-
-    __slots__ = ("child", "ended", "group")
-
-    def __init__(self, group: TaskGroup, child: TaskHandle[Any], ended: TaskHandle[Any] | None) -> None:
-        self.group = group
-        self.child: TaskHandle[Any] | None = child
-        self.ended = ended
-
-    def wake(self) -> None:
-        child, self.child = self.child, None
-        if child is not None:
-            self.group._take_turn(child, self.ended)
-
-
-class _Place(Acquire):
-    """Waiting for a place in a group."""
-
-    __slots__ = ()
-
-    def _describe(self, counter: Any) -> str:
-        return f"spawn in {counter!r}"
-
-    def _ended(self, counter: Any, waiter: Any) -> BaseException:
-        return RuntimeError(f"the loop of who waited for a place in {counter!r} is closed")
-
-
-class _Empty(Leaf[None]):
-    __slots__ = ()
-
-    def __init__(self, group: TaskGroup) -> None:
-        self._src = group
-
-    def _attempt(self, group: TaskGroup) -> Any:
-        return PENDING if group._children else None
-
-    def _enqueue(self, group: TaskGroup, waiter: Any) -> None:
-        group._idlers.append(waiter)
-
-    def _withdraw(self, group: TaskGroup, waiter: Any) -> None:
-        group._idlers.withdrawn()
-
-    def _describe(self, group: TaskGroup) -> str:
-        return f"the last child of {group!r} to end"
 
 
 def _after_fork_in_child() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, TypeVarTuple, Unpack, get_args
 from ._core.lane import lanes, refuse_loop
 from ._core.running import run_here
 from ._core.tokens import Token
+from .checks import check_function
 from .scopes import CancelScope
 
 __all__ = ["run"]
@@ -38,11 +39,7 @@ def run(
     A thread that runs inside a cancel scope, such as a child of a group, hands a cancellation on to what it runs here.
     """
     check_backend(backend)
-    if not callable(main):
-        if isinstance(main, Coroutine):
-            main.close()
-            raise TypeError(f"give the async function and its arguments, run(main, *args), not the coroutine {main!r}")
-        raise TypeError(f"main must be an async function, not {main!r}")
+    check_function(main, "main", "run")
     lane = lanes.lane
     refuse_loop(lane, "run()")
 

@@ -18,7 +18,8 @@ import time
 from collections.abc import Collection
 from typing import Any, TypeVar
 
-from elsewhere import NET, waiting
+from until import waiting
+from worlds import NET
 
 from chanlib import groups
 from chanlib._core import lane, threads

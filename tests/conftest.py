@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +12,10 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is no package of tests
 
+import backends
 import worlds
 from census import Census
-from strangers import Stranger
+from elsewhere import Stranger
 
 from chanlib import lowlevel
 from chanlib.processes import ProcessChannel, ProcessReceiver, ProcessSender, open_process_channel
@@ -25,11 +25,6 @@ settings.register_profile("unhurried", deadline=None, suppress_health_check=[Hea
 settings.load_profile("unhurried")
 
 _MIXED = [("asyncio", "threads"), ("threads", "asyncio"), ("trio", "asyncio"), ("threads", "trio")]
-_NO_UVLOOP = pytest.mark.skipif(importlib.util.find_spec("uvloop") is None, reason="no uvloop for this interpreter")
-
-
-def _marks(*names: str) -> list[pytest.MarkDecorator]:
-    return [_NO_UVLOOP] if "uvloop" in names else []
 
 
 def _pairs() -> list[Any]:
@@ -37,34 +32,32 @@ def _pairs() -> list[Any]:
     found = []
     for producer in worlds.ALL:
         for consumer in worlds.ALL:
-            marks = _marks(producer, consumer)
+            marks = backends.marks(producer, consumer)
             if producer != consumer and (producer, consumer) not in _MIXED:
                 marks.append(pytest.mark.stress)
             found.append(pytest.param((producer, consumer), id=f"{producer}->{consumer}", marks=marks))
     return found
 
 
-@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in worlds.ALL])
+@pytest.fixture(params=backends.each(worlds.ALL))
 def world(request: pytest.FixtureRequest) -> worlds.World:
     """Each world in turn."""
     return worlds.ALL[request.param]
 
 
-@pytest.fixture(
-    params=[pytest.param(name, marks=_marks(name)) for name, world in worlds.ALL.items() if world.can_cancel]
-)
+@pytest.fixture(params=backends.each(name for name, world in worlds.ALL.items() if world.can_cancel))
 def loop_world(request: pytest.FixtureRequest) -> worlds.World:
     """Each world that has an event loop, and can cancel."""
     return worlds.ALL[request.param]
 
 
-@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in ("asyncio", "asyncio-debug", "uvloop")])
+@pytest.fixture(params=backends.each(["asyncio", "asyncio-debug", "uvloop"]))
 def aio(request: pytest.FixtureRequest) -> worlds.World:
     """Each loop of asyncio's kind: there a task can be cancelled natively."""
     return worlds.ALL[request.param]
 
 
-@pytest.fixture(params=[pytest.param(name, marks=_marks(name)) for name in ("asyncio", "uvloop", "trio", "threads")])
+@pytest.fixture(params=backends.each(backends.ALL))
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of each backend of `chanlib.run` in turn."""
     return str(request.param)

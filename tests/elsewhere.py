@@ -1,45 +1,15 @@
-"""What happens beside the body of a test: in another thread, or while others go on."""
+"""Other threads than the one that is tested: one that makes a call, one that does as it is told."""
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from chanlib import checkpoint, current_time
-from chanlib._core.lane import World, lanes, world
-
-NET = 20.0  # seconds after which something that should settle is given up: a safety net
-
-
-async def settle(predicate: Callable[[], object]) -> None:
-    """Wait until `predicate()` holds, while the others go on. A cancellation is felt here."""
-    end = time.monotonic() + NET
-    turns = 0
-    while not predicate():
-        await checkpoint()
-        turns += 1
-        if turns > 50 or world(lanes.lane) is World.DRIVEN:
-            time.sleep(0.0002)  # it is for another thread to do: let it
-        assert time.monotonic() < end, f"not settled within {NET} s"
-
-
-async def parked(*things: Any) -> None:
-    """Wait until somebody waits on each of these."""
-    await settle(lambda: all(waiting(thing) for thing in things))
-
-
-def waiting(thing: Any) -> int:
-    """How many wait on it, whatever kind of primitive it is."""
-    statistics = thing.statistics()
-    return sum(getattr(statistics, name) for name in statistics._fields if name.startswith("waiting"))
-
-
-async def passed(instant: float) -> None:
-    """Wait until the clock of this world is past `instant`, whoever is cancelled meanwhile. Blocks its loop."""
-    while current_time() < instant:
-        time.sleep(0.001)
+from until import settle, waiting
+from worlds import NET, settle_here
 
 
 class Elsewhere:
@@ -57,27 +27,94 @@ class Elsewhere:
         except BaseException as error:
             self.error = error
 
-    def join(self) -> Any:
+    @property
+    def ended(self) -> bool:
+        return not self.thread.is_alive()
+
+    def ends(self) -> bool:
+        """Whether it comes to its end, whatever that is."""
         self.thread.join(NET)
-        assert not self.thread.is_alive(), f"not over within {NET} s"
+        return self.ended
+
+    def join(self) -> Any:
+        assert self.ends(), f"not over within {NET} s"
         if self.error is not None:
             raise self.error
         return self.result
 
     async def over(self) -> Any:
         """As `join`, without blocking a loop."""
-        await settle(lambda: not self.thread.is_alive())
+        await settle(lambda: self.ended)
         return self.join()
+
+
+def here(step: Callable[[], object]) -> None:
+    step()
+
+
+def elsewhere(step: Callable[[], object]) -> None:
+    """In another thread, while this one stands still: what wakes a task of its loop stays in the mailbox."""
+    Elsewhere(step).join()
 
 
 def once_parked(thing: Any, act: Callable[[], Any], count: int = 1) -> Elsewhere:
     """Call `act()` in another thread as soon as `count` wait on `thing`."""
 
     def live() -> Any:
-        end = time.monotonic() + NET
-        while waiting(thing) < count:
-            time.sleep(0.0005)
-            assert time.monotonic() < end, f"nobody waits on {thing!r}"
+        settle_here(lambda: waiting(thing) >= count)
         return act()
 
     return Elsewhere(live)
+
+
+def asleep(thread: int) -> bool:
+    """Whether that thread of this process sleeps in the kernel, and not just until it gets the GIL.
+
+    CPython finds a signal that strikes between a thread's last look and its sleep on a lock only at the next waking.
+    Where it cannot be told (no /proc): yes.
+    """
+    for _ in range(20):
+        try:
+            with open(f"/proc/self/task/{thread}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] != "S":
+                    return False
+        except OSError:
+            return True
+        time.sleep(0.0001)  # lets go of the GIL
+    return True
+
+
+class Stranger:
+    """Does as it is told; one that hangs, because a lock is held for ever, is left behind."""
+
+    def __init__(self) -> None:
+        self.orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def work(self) -> None:
+        while (order := self.orders.get()) is not None:
+            function, args, answer = order
+            try:
+                answer.put((True, function(*args)))
+            except BaseException as error:
+                answer.put((False, error))
+            del order, function, args, answer
+
+    def ask(self, function: Callable[..., Any], *args: Any) -> Any:
+        answer = self.order(function, *args)
+        try:
+            good, result = answer.get(timeout=NET)
+        except queue.Empty:
+            raise AssertionError("another thread waits for ever: a lock was not let go") from None
+        if not good:
+            raise result
+        return result
+
+    def order(self, function: Callable[..., object], *args: Any) -> queue.SimpleQueue[Any]:
+        """Without waiting for the answer."""
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.orders.put((function, args, answer))
+        return answer
+
+    def dismiss(self) -> None:
+        self.orders.put(None)

@@ -10,7 +10,6 @@ while it runs, so that threads do not disturb hypothesis.
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import itertools
 import sys
 import threading
@@ -18,6 +17,7 @@ from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
+import backends
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -41,9 +41,7 @@ def sizes(few: int, many: int) -> pytest.MarkDecorator:
 
 
 def _together(*names: str, marks: Sequence[pytest.MarkDecorator] = ()) -> Any:
-    lacking = "uvloop" in names and importlib.util.find_spec("uvloop") is None
-    skips = [pytest.mark.skipif(lacking, reason="no uvloop for this interpreter")]
-    return pytest.param([ALL[name] for name in names], id="+".join(names), marks=[*skips, *marks])
+    return pytest.param([ALL[name] for name in names], id="+".join(names), marks=[*backends.marks(*names), *marks])
 
 
 mixed = pytest.mark.parametrize(

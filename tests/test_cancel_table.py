@@ -21,7 +21,7 @@ import anyio
 import pytest
 import trio
 import worlds
-from strangers import elsewhere, here
+from elsewhere import elsewhere, here
 from worlds import REARMS, World, parked, run_together, settle, spawn, waiting
 
 from chanlib import (

@@ -21,7 +21,7 @@ import pytest
 import trio
 import trio.testing
 import uvloop
-from strangers import Parked
+from elsewhere import Elsewhere
 from worlds import settle_here
 
 from chanlib import Channel, ChannelEmpty, Event, Future, open_future, select
@@ -81,11 +81,11 @@ def test_a_value_passes_the_tasks_of_a_closed_loop_to_the_next_who_waits(new_loo
     channel: Channel[int] = Channel(0)
     quiet: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive(), select(quiet.receive(), channel.receive()))
-    survivor = Parked(lambda: channel.receive().sync(timeout=20))
+    survivor = Elsewhere(lambda: channel.receive().sync(timeout=20))
     settle_here(lambda: channel.statistics().waiting_receivers == 3)
     loop.close()
     channel.send_nowait(1)
-    assert survivor.result() == 1
+    assert survivor.join() == 1
     assert channel.statistics()[1:4] == (0, 0, 0)
     assert quiet.statistics().waiting_receivers == 0
     del tasks
@@ -110,11 +110,11 @@ def test_the_values_of_dead_senders_are_still_delivered_once_taken(new_loop: New
     quiet: Channel[int] = Channel(0)
     channel.send_nowait(1)
     tasks = _park(loop, channel.send(2), select(quiet.receive(), channel.send(3)))
-    survivor = Parked(lambda: channel.send(4).sync(timeout=20))
+    survivor = Elsewhere(lambda: channel.send(4).sync(timeout=20))
     settle_here(lambda: channel.statistics().waiting_senders == 3)
     loop.close()
     assert [channel.receive_nowait() for _ in range(4)] == [1, 2, 3, 4]
-    assert survivor.result() is None
+    assert survivor.join() is None
     assert channel.statistics()[1:4] == (0, 0, 0)
     assert quiet.statistics().waiting_receivers == 0
     del tasks
@@ -129,15 +129,15 @@ def test_setting_an_event_or_a_future_passes_over_the_tasks_of_a_closed_loop(
     promise, promised = open_future()
     tasks = _park(loop, event.wait(), future.wait(), select(event, future), promised.wait())
     survivors = [
-        Parked(lambda: event.wait().sync(timeout=20)),
-        Parked(lambda: future.result(timeout=20)),
+        Elsewhere(lambda: event.wait().sync(timeout=20)),
+        Elsewhere(lambda: future.result(timeout=20)),
     ]
     settle_here(lambda: event.statistics().waiting == 3 and future.statistics().waiting == 3)
     loop.close()
     event.set()
     future.set_result(5)
     promise.set_result(6)
-    assert [survivor.result() for survivor in survivors] == [None, 5]
+    assert [survivor.join() for survivor in survivors] == [None, 5]
     assert event.statistics().waiting == future.statistics().waiting == 0
     assert promised.result(timeout=0) == 6
     del tasks
@@ -147,10 +147,10 @@ def test_closing_a_channel_passes_over_the_tasks_of_a_closed_loop(new_loop: NewL
     loop = new_loop()
     channel: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive(), channel.wait_closed(), channel.receive_some(3))
-    survivor = Parked(lambda: channel.wait_closed().sync(timeout=20))
+    survivor = Elsewhere(lambda: channel.wait_closed().sync(timeout=20))
     loop.close()
     assert channel.close()
-    assert survivor.result() is None
+    assert survivor.join() is None
     assert channel.statistics().waiting_receivers == 0
     del tasks
 
@@ -200,11 +200,11 @@ def test_a_value_on_its_way_into_a_loop_that_closes_goes_to_the_next_who_waits(
     channel: Channel[int] = Channel(0)
     tasks = _park(loop, channel.receive())
     channel.send_nowait(1)
-    survivor = Parked(lambda: channel.receive().sync(timeout=20))
+    survivor = Elsewhere(lambda: channel.receive().sync(timeout=20))
     settle_here(lambda: channel.statistics().waiting_receivers == 1)
     loop.close()
     gc.collect()
-    assert survivor.result() == 1
+    assert survivor.join() == 1
     del tasks
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from census import Census
-from elsewhere import once_parked, passed, settle
+from elsewhere import once_parked
+from until import passed, settle
 
 from chanlib import (
     CancelScope,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import io
 import os
 import signal
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from backends import loops
 from worlds import NET
 
 from chanlib import CancelScope, Channel, Event, Lock, TaskGroup, run, select, sleep
@@ -26,14 +26,6 @@ from chanlib.debug import Node, Tree, Wait, print_tree, tree
 
 FREE = not getattr(sys, "_is_gil_enabled", lambda: True)()
 WITH_GIL = pytest.mark.skipif(FREE, reason="stacks of other threads cannot be read on a free-threaded interpreter")
-BACKENDS = ["asyncio", "uvloop", "trio", "threads"]
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> str:
-    if request.param == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        pytest.skip("no uvloop for this interpreter")
-    return str(request.param)
 
 
 def find(name: str, seen: Tree | None = None) -> Node | None:
@@ -402,16 +394,13 @@ def test_what_has_ended_is_not_shown(backend: str) -> None:
     assert find("g") is None
 
 
-@pytest.mark.parametrize("name", ["asyncio", "uvloop", "trio"])
-def test_a_loop_says_which_it_is_and_in_which_thread(name: str) -> None:
-    if name == "uvloop" and importlib.util.find_spec("uvloop") is None:
-        pytest.skip("no uvloop for this interpreter")
-
+@loops
+def test_a_loop_says_which_it_is_and_in_which_thread(backend: Any) -> None:
     async def check(group: TaskGroup) -> None:
         loop = next(node for node in tree().nodes if find("g", Tree((node,))))
-        assert (loop.kind, loop.name, loop.state) == ("loop", name, "in MainThread")
+        assert (loop.kind, loop.name, loop.state) == ("loop", backend, "in MainThread")
 
-    run(group_with, check, backend=name)
+    run(group_with, check, backend=backend)
 
 
 # ------------------------------------------------------------- outside of groups

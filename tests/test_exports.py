@@ -29,10 +29,11 @@ FLOORS = (
     {"broadcasts", "conditions", "ends", "signals"},
     {"handles"},
     {"children", "completions", "run"},
+    {"roster"},
     {"groups"},
     {"gathering"},
 )
-HELPERS = {"blocks", "checks", "children", "endings", "iterating"}  # public to the package only
+HELPERS = {"blocks", "checks", "children", "endings", "iterating", "roster"}  # public to the package only
 PRIMITIVES = sorted(FLOORS[0].union(*FLOORS[2:]) - HELPERS)
 
 

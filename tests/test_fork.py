@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from strangers import Parked
+from elsewhere import Elsewhere
 from worlds import settle_here
 
 import chanlib
@@ -103,15 +103,15 @@ def use(channel: Channel[int], event: Event, future: Future[int]) -> list[Any]:
     seen.append(channel.statistics().buffered)
     seen.append(channel.receive().sync(timeout=20))
     seen.append(asyncio.run(_receive(channel)))
-    parked = Parked(lambda: channel.receive().sync(timeout=20))
+    parked = Elsewhere(lambda: channel.receive().sync(timeout=20))
     settle_here(lambda: channel.statistics().waiting_receivers == 1)
     channel.send(103).sync(timeout=20)
-    seen.append(parked.result())
-    waiting = Parked(lambda: (event.wait().sync(timeout=20), future.result(timeout=20)))
+    seen.append(parked.join())
+    waiting = Elsewhere(lambda: (event.wait().sync(timeout=20), future.result(timeout=20)))
     settle_here(lambda: event.statistics().waiting == 1)
     event.set()
     future.set_result(104)
-    seen.append(waiting.result())
+    seen.append(waiting.join())
     seen.append(channel.close())
     return seen
 
@@ -137,9 +137,9 @@ def test_a_child_uses_what_it_inherited_and_wakes_nobody_of_the_parent(
         return await channel.receive()
 
     threads = [
-        Parked(lambda: channel.receive().sync(timeout=40)),
-        Parked(lambda: event.wait().sync(timeout=40)),
-        Parked(lambda: future.result(timeout=40)),
+        Elsewhere(lambda: channel.receive().sync(timeout=40)),
+        Elsewhere(lambda: event.wait().sync(timeout=40)),
+        Elsewhere(lambda: future.result(timeout=40)),
     ]
     settle_here(lambda: channel.statistics().waiting_receivers == 1)
     first = asyncio.run_coroutine_threadsafe(receive(), loop)
@@ -155,13 +155,13 @@ def test_a_child_uses_what_it_inherited_and_wakes_nobody_of_the_parent(
     assert (event.statistics().waiting, future.statistics().waiting) == (2, 1)
     for value in (1, 2, 3):
         channel.send_nowait(value)
-    assert threads[0].result() == 1
+    assert threads[0].join() == 1
     assert first.result(20) == 2
     assert second.result(20) == (0, 3)
     event.set()
     future.set_result(4)
-    assert threads[1].result() is None
-    assert threads[2].result() == 4
+    assert threads[1].join() is None
+    assert threads[2].join() == 4
     assert channel.statistics()[1:4] == (0, 0, 0)
 
 
@@ -169,7 +169,7 @@ def test_a_child_inherits_what_is_buffered_but_not_the_values_of_parked_senders(
     channel: Channel[int] = Channel(2)
     channel.send_nowait(1)
     channel.send_nowait(2)
-    parked = Parked(lambda: channel.send(3).sync(timeout=40))
+    parked = Elsewhere(lambda: channel.send(3).sync(timeout=40))
     settle_here(lambda: channel.statistics().waiting_senders == 1)
 
     def body() -> Any:
@@ -179,12 +179,12 @@ def test_a_child_inherits_what_is_buffered_but_not_the_values_of_parked_senders(
     assert in_child(body) == [0, [1, 2], 0]
     assert channel.statistics().waiting_senders == 1
     assert [channel.receive_nowait() for _ in range(3)] == [1, 2, 3]
-    assert parked.result() is None
+    assert parked.join() is None
 
 
 def test_a_rendezvous_in_a_child_does_not_meet_a_thread_of_the_parent() -> None:
     channel: Channel[int] = Channel(0)
-    parked = Parked(lambda: channel.receive().sync(timeout=40))
+    parked = Elsewhere(lambda: channel.receive().sync(timeout=40))
     settle_here(lambda: channel.statistics().waiting_receivers == 1)
 
     def body() -> str:
@@ -196,14 +196,14 @@ def test_a_rendezvous_in_a_child_does_not_meet_a_thread_of_the_parent() -> None:
 
     assert in_child(body) == "nobody there"
     channel.send_nowait(2)
-    assert parked.result() == 2
+    assert parked.join() == 2
 
 
 def test_the_end_of_a_channel_in_a_child_is_not_felt_by_the_parent() -> None:
     channel: Channel[int] = Channel(1)
     parked = [
-        Parked(lambda: channel.receive().sync(timeout=40)),
-        Parked(lambda: channel.wait_closed().sync(timeout=40)),
+        Elsewhere(lambda: channel.receive().sync(timeout=40)),
+        Elsewhere(lambda: channel.wait_closed().sync(timeout=40)),
     ]
     settle_here(lambda: channel.statistics().waiting_receivers == 1)
 
@@ -215,9 +215,9 @@ def test_the_end_of_a_channel_in_a_child_is_not_felt_by_the_parent() -> None:
     assert in_child(body) == [True, True, 0]
     assert not channel.is_closed
     channel.send_nowait(1)
-    assert parked[0].result() == 1
+    assert parked[0].join() == 1
     channel.close()
-    assert parked[1].result() is None
+    assert parked[1].join() is None
 
 
 # ----------------------------------------------------------------- a lock held at the moment of the fork
@@ -274,7 +274,7 @@ def _fork_while_somebody_stands(operation: str, stride: int) -> None:
         event = Event()
         future: Future[int] = Future()
         channel.send_nowait(1)
-        parked = Parked(lambda event=event: event.wait().sync(timeout=40))
+        parked = Elsewhere(lambda event=event: event.wait().sync(timeout=40))
         settle_here(lambda event=event: event.statistics().waiting == 1)
         operations: dict[str, Callable[[], object]] = {
             "send": lambda channel=channel: channel.send(2).sync(timeout=20),
@@ -309,7 +309,7 @@ def _fork_while_somebody_stands(operation: str, stride: int) -> None:
         assert result in (5, 6), note
         # in the parent it has been done
         event.set()
-        assert parked.result() is None
+        assert parked.join() is None
         expected = {"send": [1, 2], "receive": [], "select": []}.get(operation, [1])
         assert channel.drain() == expected, note
         if not standing.stands:
@@ -347,7 +347,7 @@ def _fork_in_a_storm(forks: int) -> None:
     def consume(mine: list[int]) -> None:
         mine.extend(channel)
 
-    threads = [Parked(produce), *(Parked(lambda mine=mine: consume(mine)) for mine in received)]
+    threads = [Elsewhere(produce), *(Elsewhere(lambda mine=mine: consume(mine)) for mine in received)]
     settle_here(lambda: all(received))
 
     def body() -> Any:
@@ -367,7 +367,7 @@ def _fork_in_a_storm(forks: int) -> None:
     finally:
         stop.set()
     for thread in threads:
-        assert thread.result() is None
+        assert thread.join() is None
     numbers = sorted(received[0] + received[1])
     assert numbers == list(range(len(numbers)))
 
@@ -396,8 +396,8 @@ def test_a_task_of_asyncio_may_fork_and_the_child_may_run_a_loop_of_its_own() ->
         def body() -> Any:
             answers: list[Any] = []
             # the thread that forked runs a loop; another one of the child does not
-            parked = Parked(lambda: _plain(channel, event))
-            answers.append(parked.result())
+            parked = Elsewhere(lambda: _plain(channel, event))
+            answers.append(parked.join())
             return answers
 
         child = in_child(body)
@@ -427,7 +427,7 @@ def test_a_task_of_trio_may_fork() -> None:
             nursery.start_soon(channel.receive)
             nursery.start_soon(event.wait)
             await trio.testing.wait_all_tasks_blocked()
-            child = in_child(lambda: Parked(lambda: _plain(channel, event)).result())
+            child = in_child(lambda: Elsewhere(lambda: _plain(channel, event)).join())
             channel.send_nowait(1)
             event.set()
         return child
@@ -452,8 +452,8 @@ def test_a_process_of_multiprocessing_may_use_what_it_inherited() -> None:
     channel: Channel[int] = Channel(1)
     event = Event()
     parked = [
-        Parked(lambda: channel.receive().sync(timeout=40)),
-        Parked(lambda: event.wait().sync(timeout=40)),
+        Elsewhere(lambda: channel.receive().sync(timeout=40)),
+        Elsewhere(lambda: event.wait().sync(timeout=40)),
     ]
     settle_here(lambda: bool(channel.statistics().waiting_receivers and event.statistics().waiting))
     reading, writing = context.Pipe(duplex=False)
@@ -471,6 +471,6 @@ def test_a_process_of_multiprocessing_may_use_what_it_inherited() -> None:
     process.close()
     channel.send_nowait(1)
     event.set()
-    assert [thread.result() for thread in parked] == [1, None]
+    assert [thread.join() for thread in parked] == [1, None]
     with pytest.raises(ChannelEmpty):
         channel.receive_nowait()

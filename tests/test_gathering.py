@@ -17,8 +17,10 @@ from functools import partial
 from typing import Any
 
 import pytest
+from backends import loops, on, on_asyncio
 from census import Census
-from until import on, until
+from children import Boom, Grave, cut, fail, give, same
+from until import until
 
 from chanlib import (
     CancelScope,
@@ -43,43 +45,11 @@ from chanlib import (
 pytestmark = pytest.mark.usefixtures("census")
 unawaited = pytest.mark.usefixtures("collected")
 
-loops = on("asyncio", "uvloop", "trio")
-on_asyncio = on("asyncio", "uvloop")
 
 TIMEOUT = 0.02  # seconds: a deadline that is to pass
 
 MAKERS: dict[str, Callable[..., Any]] = {"gather": gather, "race": race, "first_success": first_success}
 makers = pytest.mark.parametrize("make", MAKERS.values(), ids=list(MAKERS))
-
-
-class Boom(Exception):
-    pass
-
-
-class Grave(BaseException):
-    """No `Exception`, as KeyboardInterrupt is none."""
-
-
-async def fail(error: BaseException) -> None:
-    raise error
-
-
-async def give(value: Any) -> Any:
-    return value
-
-
-async def cut(log: list[Any], word: object = "cut") -> None:
-    """Wait for the cancellation, and note that it came."""
-    try:
-        await never()
-    except get_cancelled_exc_class():
-        log.append(word)
-        raise
-
-
-def same(group: BaseExceptionGroup[Any], *errors: BaseException) -> bool:
-    """Are these very objects in it, in whatever order, and nothing else?"""
-    return sorted(map(id, group.exceptions)) == sorted(map(id, errors))
 
 
 def one(watched: Event, count: int = 1) -> Callable[[], bool]:

@@ -12,7 +12,6 @@ import contextvars
 import gc
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +19,10 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from until import on, until
+from backends import loops, on_asyncio
+from children import Boom, Grave, cut, fail, frames, give, raises_base_group, raises_group, same
+from until import until
+from values import Thing
 
 from chanlib import (
     CancelScope,
@@ -42,54 +44,10 @@ from chanlib.groups import entered
 
 pytestmark = pytest.mark.usefixtures("census")
 
-loops = on("asyncio", "uvloop", "trio")
-on_asyncio = on("asyncio", "uvloop")
 policies = pytest.mark.parametrize("on_error", ["cancel", "supervise", "collect"])
 
 
 NO_GIL = not getattr(sys, "_is_gil_enabled", lambda: True)()
-
-
-class Boom(Exception):
-    pass
-
-
-class Grave(BaseException):
-    """No `Exception`, as KeyboardInterrupt is none."""
-
-
-async def fail(error: BaseException) -> None:
-    raise error
-
-
-async def give(value: Any) -> Any:
-    return value
-
-
-async def cut(log: list[Any], word: object = "cut") -> None:
-    """Wait for the cancellation, and note that it came."""
-    try:
-        await never()
-    except get_cancelled_exc_class():
-        log.append(word)
-        raise
-
-
-def raises_group() -> Any:
-    return pytest.raises(ExceptionGroup)
-
-
-def raises_base_group() -> Any:
-    return pytest.raises(BaseExceptionGroup)
-
-
-def same(group: BaseExceptionGroup[Any], *errors: BaseException) -> bool:
-    """Are these very objects in it, in whatever order, and nothing else?"""
-    return sorted(map(id, group.exceptions)) == sorted(map(id, errors))
-
-
-def frames(error: BaseException) -> list[str]:
-    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def gone(watched: list[weakref.ref[Any]], backend: str) -> bool:
@@ -2601,10 +2559,6 @@ def test_a_queued_child_has_the_context_of_who_started_it(backend: str) -> None:
 
 
 # ===================================================================== what is left behind
-class Thing:
-    """Something of the user's that can be watched."""
-
-
 def test_nothing_of_the_users_is_kept_after_a_group(backend: str, no_gc: None) -> None:
     """trio: test_locals_destroyed_promptly_on_cancel, test_nursery_cancel_doesnt_create_cyclic_garbage."""
 
@@ -2748,7 +2702,6 @@ def test_a_coroutine_in_place_of_its_function_is_refused_and_closed(backend: str
                 wrong: Any = give(1)
                 with pytest.raises(TypeError, match="coroutine"):
                     attempt(wrong)
-                wrong.close()
             gc.collect()
 
     run(body, backend=backend)

@@ -14,16 +14,18 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from backends import loops, on
 from census import Census
-from elsewhere import Elsewhere, waiting
-from until import on, until, until_here
+from children import Boom, frames, raises_base_group, raises_group, same
+from elsewhere import Elsewhere
+from until import until, waiting
+from worlds import settle_here
 
 import chanlib.children
 from chanlib import (
@@ -63,16 +65,11 @@ from chanlib._core.tokens import Token
 
 pytestmark = pytest.mark.usefixtures("census")
 
-loops = on("asyncio", "uvloop", "trio")
 on_threads = on("threads")
 policies = pytest.mark.parametrize("on_error", ["cancel", "supervise", "collect"])
 inner_backends = pytest.mark.parametrize("inner", ["asyncio", "uvloop", "trio", "threads"])
 
 HOUR = 3600.0
-
-
-class Boom(Exception):
-    pass
 
 
 class Diver:
@@ -103,23 +100,6 @@ class Diver:
 
 def wait_for_ever() -> None:
     never().sync()
-
-
-def raises_group() -> Any:
-    return pytest.raises(ExceptionGroup)
-
-
-def raises_base_group() -> Any:
-    return pytest.raises(BaseExceptionGroup)
-
-
-def same(group: BaseExceptionGroup[Any], *errors: BaseException) -> bool:
-    """Are these very objects in it, in whatever order, and nothing else?"""
-    return sorted(map(id, group.exceptions)) == sorted(map(id, errors))
-
-
-def frames(error: BaseException) -> list[str]:
-    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 # ===================================================================== results and errors
@@ -826,7 +806,7 @@ def test_a_thread_cancels_its_own_group(backend: Any) -> None:
         async with TaskGroup() as group:
 
             def child() -> None:
-                until_here(diver.asleep)
+                settle_here(diver.asleep)
                 group.cancel()
 
             group.start_thread(diver)
@@ -1080,7 +1060,7 @@ def test_one_stuck_in_foreign_code_holds_its_group(backend: Any) -> None:
             await until(lambda: diver.thread)
 
             def release() -> None:
-                until_here(lambda: group.cancel_scope.cancel_called)
+                settle_here(lambda: group.cancel_scope.cancel_called)
                 assert not diver.over
                 foreign.set()
 
@@ -1663,7 +1643,7 @@ def test_a_plain_group_cancels_children_of_all_kinds(backend: Any, census: Censu
             group.start_thread(gate.wait().sync),
             group.start_async(coroutine, backend=backend),
         ]
-        until_here(lambda: waiting(gate) == 3)
+        settle_here(lambda: waiting(gate) == 3)
         group.cancel()
     assert all(handle.cancelled for handle in handles)
 
@@ -1795,7 +1775,7 @@ def test_thread_children_cannot_start_siblings_on_a_loop_and_are_told_what_to_do
 HEAD = """
 import signal, sys, threading, time
 sys.path.insert(0, {tests!r})
-from until import until_here
+from worlds import settle_here
 from chanlib import Cancelled, TaskGroup, never
 from chanlib._core.lane import lanes
 
@@ -1815,7 +1795,7 @@ def child():
 
 AT_THE_END = """
 def tell():
-    until_here(lambda: len(seen) == 4 and asleep())
+    settle_here(lambda: len(seen) == 4 and asleep())
     say("parked")
 
 threading.Thread(target=tell, daemon=True).start()
@@ -1840,11 +1820,11 @@ def stopped():
         never().sync()
     finally:
         with_main = seen[0]
-        until_here(lambda: with_main.parked is not None)  # it waits for us again
+        settle_here(lambda: with_main.parked is not None)  # it waits for us again
         say("cut")
 
 def tell():
-    until_here(lambda: len(seen) == 3 and seen[0].parked and any(lane.parked for lane in seen[1:]))
+    settle_here(lambda: len(seen) == 3 and seen[0].parked and any(lane.parked for lane in seen[1:]))
     say("parked")
 
 threading.Thread(target=tell, daemon=True).start()

@@ -33,7 +33,7 @@ from typing import Any, NamedTuple, Self
 import pytest
 import trio
 import trio.testing
-from strangers import Stranger, asleep
+from elsewhere import Stranger, asleep
 from worlds import settle_here
 
 import chanlib

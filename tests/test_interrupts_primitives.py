@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from strangers import Parked
+from elsewhere import Elsewhere
 from test_interrupts import Outcome, interrupted
 from worlds import settle_here
 
@@ -59,12 +59,12 @@ def taken(subscription: Subscription[Any]) -> list[Any]:
 def test_a_semaphore_gives_its_units_to_all_or_none_and_loses_none() -> None:
     def once(at: int) -> Outcome:
         sem = Semaphore(0)
-        waiting = [Parked(lambda: sem.acquire().sync()) for _ in range(2)]
+        waiting = [Elsewhere(lambda: sem.acquire().sync()) for _ in range(2)]
         settle_here(lambda: sem.statistics().waiting == 2)
         outcome = interrupted(at, lambda: sem.release(3))
         if sem.statistics() == (0, 2):  # it has not happened
             sem.release(3)
-        assert all(each.goes_on() for each in waiting), outcome
+        assert all(each.ends() for each in waiting), outcome
         assert sem.statistics() == (1, 0), outcome
         return outcome
 
@@ -80,12 +80,12 @@ def test_a_lock_that_is_being_released_is_either_held_still_or_handed_over() -> 
                 pass
 
         lock.acquire_nowait()
-        waiting = Parked(hold)
+        waiting = Elsewhere(hold)
         settle_here(lambda: lock.statistics().waiting == 1)
         outcome = interrupted(at, lock.release)
         if outcome.cut and lock.statistics().owner is True and lock.statistics().waiting:
             lock.release()  # it has not happened: it is ours still
-        assert waiting.goes_on(), outcome
+        assert waiting.ends(), outcome
         assert lock.statistics() == (False, None, 0), outcome
         return outcome
 
@@ -100,7 +100,7 @@ def test_a_notification_that_is_cut_can_be_made_again() -> None:
             with cond:
                 cond.wait().sync()
 
-        waiting = [Parked(wait) for _ in range(2)]
+        waiting = [Elsewhere(wait) for _ in range(2)]
         settle_here(lambda: cond.statistics() == (False, 2))
         cond.acquire_nowait()
         outcome = interrupted(at, cond.notify_all)
@@ -108,7 +108,7 @@ def test_a_notification_that_is_cut_can_be_made_again() -> None:
         settle_here(lambda: cond.statistics().waiting + cond.lock.statistics().waiting == 2)
         cond.notify_all()
         cond.release()
-        assert all(each.goes_on() for each in waiting), outcome
+        assert all(each.ends() for each in waiting), outcome
         assert cond.statistics() == (False, 0), outcome
         return outcome
 
@@ -118,13 +118,13 @@ def test_a_notification_that_is_cut_can_be_made_again() -> None:
 def test_a_watch_that_was_set_wakes_who_waits() -> None:
     def once(at: int) -> Outcome:
         watch = Watch(0)
-        waiting = Parked(watch.observe().wait_for(bool).sync)
+        waiting = Elsewhere(watch.observe().wait_for(bool).sync)
         settle_here(lambda: watch.statistics().waiting == 1)
         outcome = interrupted(at, lambda: watch.set(1))
         if not watch.value:
             watch.set(1)
-        assert waiting.goes_on(), outcome
-        assert waiting.result() == 1
+        assert waiting.ends(), outcome
+        assert waiting.join() == 1
         return outcome
 
     everywhere(once)
@@ -133,14 +133,14 @@ def test_a_watch_that_was_set_wakes_who_waits() -> None:
 def test_at_a_barrier_all_go_on_or_none() -> None:
     def once(at: int) -> Outcome:
         barrier = Barrier(3)
-        waiting = [Parked(barrier.wait().sync) for _ in range(2)]
+        waiting = [Elsewhere(barrier.wait().sync) for _ in range(2)]
         settle_here(lambda: barrier.statistics().waiting == 2)
         outcome = interrupted(at, lambda: barrier.wait().poll())
         # one who was claimed, but not served, comes again
-        settle_here(lambda: barrier.statistics().waiting == 2 or all(each.over for each in waiting))
+        settle_here(lambda: barrier.statistics().waiting == 2 or all(each.ended for each in waiting))
         if barrier.statistics().waiting:  # not `poll`: one who comes again may be away for a moment
             assert barrier.wait().sync(20) in range(3), outcome
-        assert all(each.goes_on() for each in waiting), outcome
+        assert all(each.ends() for each in waiting), outcome
         return outcome
 
     everywhere(once)
@@ -153,11 +153,11 @@ def test_a_receive_does_not_lose_what_a_waiting_sender_was_told_is_sent() -> Non
         broadcast = Broadcast[str](1, overflow="wait")
         mine = broadcast.subscribe()
         broadcast.send_nowait("first")
-        waiting = Parked(broadcast.send("second").sync)
+        waiting = Elsewhere(broadcast.send("second").sync)
         settle_here(lambda: broadcast.statistics().waiting_senders == 1)
         outcome = interrupted(at, mine.receive_nowait)
         got = taken(mine)
-        assert waiting.goes_on(), outcome
+        assert waiting.ends(), outcome
         assert (got + taken(mine))[-1:] == ["second"], outcome
         return outcome
 
@@ -205,12 +205,12 @@ def test_nobody_waits_for_a_subscriber_that_has_left() -> None:
         mine = broadcast.subscribe()
         broadcast.send_nowait(0)
         broadcast.send_nowait(1)
-        waiting = Parked(broadcast.send(2).sync)
+        waiting = Elsewhere(broadcast.send(2).sync)
         settle_here(lambda: broadcast.statistics().waiting_senders == 1)
         outcome = interrupted(at, mine.close)
         mine.close()
         assert broadcast.statistics().subscribers == 0, outcome
-        assert waiting.goes_on(), outcome
+        assert waiting.ends(), outcome
         assert broadcast.statistics().buffered == 0, outcome
         return outcome
 

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
-from strangers import elsewhere
+from elsewhere import elsewhere
 from values import Last
 from worlds import ALL, ChildCancelled, Pair, World, run_together, settle, settle_here, spawn
 
@@ -633,22 +633,8 @@ def test_with_in_plain_threads_excludes() -> None:
         thread.join()
     assert count == 800
     with pytest.raises(RuntimeError, match="plain thread"), lock:
-        elsewhere_raising(lock.release)
+        elsewhere(lock.release)
     assert not lock.locked()
-
-
-def elsewhere_raising(step: Callable[[], object]) -> None:
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            step()
-        except BaseException as error:
-            errors.append(error)
-
-    elsewhere(run)
-    if errors:
-        raise errors[0]
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])

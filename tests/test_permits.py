@@ -19,9 +19,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from elsewhere import elsewhere, here
 from hypothesis import given
 from hypothesis import strategies as st
-from strangers import elsewhere, here
 from worlds import ALL, ChildCancelled, Handle, Pair, World, run_together, settle, spawn, waiting
 
 from chanlib import (

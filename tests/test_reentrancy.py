@@ -26,7 +26,7 @@ from typing import Any, Self
 import pytest
 import trio
 import trio.testing
-from strangers import Stranger
+from elsewhere import Stranger
 
 import chanlib
 from chanlib import (

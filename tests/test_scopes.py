@@ -17,7 +17,8 @@ import anyio
 import pytest
 import trio
 from census import Census
-from elsewhere import Elsewhere, once_parked, parked, settle
+from elsewhere import Elsewhere, once_parked
+from until import parked, settle
 
 from chanlib import (
     Cancelled,

@@ -20,7 +20,9 @@ from typing import Any, Self
 import pytest
 import trio
 from census import Census
-from elsewhere import NET, Elsewhere, once_parked, parked, passed, settle
+from elsewhere import Elsewhere, once_parked
+from until import parked, passed, settle
+from worlds import NET
 
 from chanlib import (
     CancelScope,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from census import Census
-from elsewhere import parked, settle
+from until import parked, settle
 
 from chanlib import (
     Cancelled,

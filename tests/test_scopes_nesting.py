@@ -16,7 +16,8 @@ import anyio
 import pytest
 import trio
 from census import Census
-from elsewhere import Elsewhere, once_parked, parked, passed, settle
+from elsewhere import Elsewhere, once_parked
+from until import parked, passed, settle
 
 from chanlib import (
     CancelScope,

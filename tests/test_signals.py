@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from strangers import asleep
+from elsewhere import asleep
 from worlds import ChildCancelled, World, settle, settle_here, spawn
 
 from chanlib import ChannelEmpty, EndOfChannel, Event, ReceiveSide, Signals, WouldBlock, never, select, signals

@@ -1,6 +1,6 @@
 """Channels between processes: the same operations, the same errors, beside any other in `select`.
 
-    from chanlib.processes import open_process_channel
+from chanlib.processes import open_process_channel
 """
 
 from .ends import ProcessChannel as ProcessChannel

@@ -3,7 +3,7 @@
 A bell is a pair of connected sockets. All senders hold one of them, all receivers the other. A byte from the senders
 says that there is something, one from the receivers that there is room; it is only sent if somebody has said that he
 sleeps. When the last process that holds one of the two is gone, in whatever way, those with the other one see a
-hang-up. A second pair carries descriptors.
+hang-up. A second pair carries descriptors, if there are any to be carried.
 
 A socket is closed when nobody in this process uses it any more: a thread may still sleep on it.
 """
@@ -17,8 +17,17 @@ import socket
 __all__ = ["Bell", "pair"]
 
 
+class _Line(socket.socket):
+    """A socket that is closed without a word when nobody has it any more."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class Bell:
-    """One of the two."""
+    """One of the two. Where nothing is carried `parcels` is `socket`."""
 
     __slots__ = ("_hung_up", "fd", "parcels", "socket")
 
@@ -33,14 +42,11 @@ class Bell:
 
     @classmethod
     def of(cls, fds: list[int]) -> Bell:
-        bell, parcels = fds
-        return cls(
-            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, bell),
-            socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, parcels),
-        )
+        sockets = [_Line(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd) for fd in fds]
+        return cls(sockets[0], sockets[-1])
 
     def fds(self) -> list[int]:
-        return [self.fd, self.parcels.fileno()]
+        return [self.fd] if self.parcels is self.socket else [self.fd, self.parcels.fileno()]
 
     def ring(self) -> None:
         """Wake those who sleep on the other side."""
@@ -60,24 +66,17 @@ class Bell:
         """Is nobody on the other side any more?"""
         return bool(self._hung_up.poll(0))
 
-    def close(self) -> None:
-        self.socket.close()
-        self.parcels.close()
 
-    __del__ = close
+def pair(sockets: int = 2) -> tuple[Bell, Bell]:
+    """That of the senders and that of the receivers, each of so many sockets.
 
-
-def pair() -> tuple[Bell, Bell]:
-    """That of the senders and that of the receivers. Raises OSError if there are no descriptors to be had."""
+    Raises OSError if there are no descriptors to be had.
+    """
     made: list[socket.socket] = []
-    try:
-        made += socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        made += socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        return Bell(made[0], made[2]), Bell(made[1], made[3])
-    except BaseException:
-        for one in made:
-            one.close()
-        raise
+    for _ in range(sockets):
+        for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM):
+            made.append(_Line(one.family, one.type, 0, one.detach()))
+    return Bell(made[0], made[-2]), Bell(made[1], made[-1])
 
 
 def duplicate(fds: list[int]) -> list[int]:

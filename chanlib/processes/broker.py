@@ -16,81 +16,63 @@ Invariants.
 - Whatever a broker has open is in its tables, and is opened and closed under `_lock`, which a fork takes too: the
   child can close its copies of all that, and of nothing else. Under `_lock` nothing waits, and no code of others runs
   but finalizers of the garbage collector (hence it is re-entrant).
-- A peer is trusted if its effective uid is ours and it knows the nonce. `Offer.pid` serves messages only.
 
-One message each way and an acknowledgement, over SOCK_SEQPACKET: a message is there as a whole or not at all.
-
-    claimer -> broker    _REQUEST: what this is, number, nonce
-    broker -> claimer    _REPLY: verdict, how many descriptors come with it, errno
-    claimer -> broker    _TAKEN: I have them all
-
-Where there are no abstract sockets (macOS), or if CHANLIB_PROCESSES=posix, `multiprocessing.resource_sharer` does the
-work. Its listener has a name in a private folder and asks for `authkey`. There an offer does not expire; a claim that
-fails half-way loses it; one that comes too late is also told of on stderr by the process that offered; and a child of
-a bare `os.fork` (not of multiprocessing) cannot offer if its parent has.
+Where there are no abstract sockets (macOS), or if CHANLIB_PROCESSES=posix, `sharer` does the work. What is said between
+the two processes stands in `offers`, what the other side does in `claimer`.
 """
 
 from __future__ import annotations
 
 import array
 import atexit
-import errno
 import functools
 import hmac
 import itertools
 import math
 import os
-import pickle
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
-from multiprocessing import AuthenticationError, util
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Container, Sequence
+from multiprocessing import util
+from typing import Any
 
 from .._core.threads import start
 from .._core.unraisable import report
-
-if TYPE_CHECKING:
-    from multiprocessing.resource_sharer import DupFd
+from .claimer import ask
+from .offers import (
+    FAILED,
+    HERE,
+    MAGIC,
+    MOST,
+    NONCE,
+    OVER,
+    REFUSED,
+    REPLY,
+    REQUEST,
+    TAKEN,
+    HandoverError,
+    Offer,
+    close_all,
+    copies,
+    over,
+    refused,
+    uid,
+)
+from .sharer import PICKLE, detach, share, unshare
 
 __all__ = ["LIFETIME", "HandoverError", "Offer", "claim", "offer", "withdraw"]
 
 LIFETIME = 600.0  # seconds until an offer that nobody claims is dropped
 LINGER = 10.0  # seconds for which a broker with nothing on offer stays
 PATIENCE = 10.0  # seconds for which either side waits for the other
-MOST = 16  # descriptors in one offer
 
 _GRAIN = 0.05  # seconds by which an offer may outlive its time: so that many are looked through seldom
 _PAUSE = 0.05  # seconds without accepting, when there is no descriptor left to accept with
 _BACKLOG = 1024  # the system may know a lower limit
 _CLIENTS = 128  # at once; one more pushes out the one that has been silent for longest
-
-_NONCE = 32
-_MAGIC = b"clb1"
-_REQUEST = struct.Struct(f"=4sQ{_NONCE}s")
-_REPLY = struct.Struct("=BBi")
-_TAKEN = b"+"
-_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
-_HERE, _OVER, _REFUSED, _FAILED = range(4)
-
-
-class HandoverError(RuntimeError):
-    """The descriptors of a pickled handle cannot be had: the message says why."""
-
-
-class Offer(NamedTuple):
-    """What `claim` needs; to be pickled. Whoever has it, and is the same user, can claim."""
-
-    address: bytes
-    number: int
-    nonce: bytes
-    pid: int
-
-    def __repr__(self) -> str:  # it may get into a log, the nonce must not
-        return f"<offer {self.number} of process {self.pid}>"
 
 
 def offer(fds: Sequence[int], expired: Callable[[], object]) -> Offer:
@@ -104,11 +86,11 @@ def offer(fds: Sequence[int], expired: Callable[[], object]) -> Offer:
     if not 0 < len(fds) <= MOST:
         raise ValueError(f"an offer is of 1 to {MOST} descriptors, not {len(fds)}")
     if not _abstract_sockets():
-        return _share(fds)
-    nonce = os.urandom(_NONCE)
+        return share(fds, next(_numbers))
+    nonce = os.urandom(NONCE)
     with _lock:
         broker = _running()
-        entry = _Entry(next(_numbers), nonce, _copies(fds), expired)
+        entry = _Entry(next(_numbers), nonce, copies(fds), expired)
         broker.add(entry)
         return Offer(broker.address, entry.number, nonce, os.getpid())
 
@@ -120,22 +102,22 @@ def claim(offer: Offer) -> list[int]:
     that is this one. `HandoverError` if it has gone or does not answer, if the offer was claimed already or has
     expired, or if it is refused. `OSError` if there is no descriptor left here: the offer stands, to be claimed again.
     """
-    if offer.address.startswith(_PICKLE):
-        return _detach(offer)
+    if offer.address.startswith(PICKLE):
+        return detach(offer, PATIENCE)
     try:
-        request = _REQUEST.pack(_MAGIC, offer.number, offer.nonce)
+        request = REQUEST.pack(MAGIC, offer.number, offer.nonce)
     except struct.error as error:
-        raise _refused(offer) from error
-    if len(offer.nonce) != _NONCE or not offer.address.startswith(b"\0"):
-        raise _refused(offer)
+        raise refused(offer) from error
+    if len(offer.nonce) != NONCE or not offer.address.startswith(b"\0"):
+        raise refused(offer)
     with _lock:
         ours = _broker is not None and _broker.address == offer.address
         entry = _take(offer)
     if entry is not None:
         return entry.fds
     if ours:
-        raise _over(offer)
-    return _ask(offer, request)
+        raise over(offer)
+    return ask(offer, request, PATIENCE)
 
 
 def withdraw(offer: Offer) -> bool:
@@ -143,15 +125,15 @@ def withdraw(offer: Offer) -> bool:
 
     False also while somebody is claiming it; should that fail, the offer will expire.
     """
-    if offer.address.startswith(_PICKLE):
-        return _unshare(offer)
+    if offer.address.startswith(PICKLE):
+        return unshare(offer, PATIENCE)
     with _lock:
         try:
             entry = _take(offer)
         except HandoverError:  # a wrong nonce
             return False
         if entry is not None:
-            _close(entry.fds)
+            close_all(entry.fds)
     return entry is not None
 
 
@@ -236,6 +218,7 @@ class _Broker:
 
     def add(self, entry: _Entry) -> None:
         self.offers[entry.number] = entry
+        self.since = None
         if entry.deadline < self.due:
             self.due = entry.deadline
             os.eventfd_write(self.bell, 1)
@@ -256,7 +239,7 @@ class _Broker:
             self.clients.clear()
             self.listener.close()
             for entry in entries:
-                _close(entry.fds)
+                close_all(entry.fds)
             os.eventfd_write(self.bell, 1)  # in a child this wakes the thread of the parent, which will not mind
             os.close(self.bell)
             self.finalizer.cancel()
@@ -273,14 +256,15 @@ class _Broker:
                     late = self.sweep()
                     settled, self.settled = self.settled, []
                     wait = self.rest()
+                    poll = self.poll()
                     if wait is None:
                         self.close()
-                        return
-                    poll = self.poll()
                 settled.clear()
                 hurry = bool(late)
                 while late:
                     late.pop().tell()
+                if wait is None:
+                    return
                 ready = poll.poll(0 if hurry else math.ceil(wait * 1000))
         finally:
             self.close()
@@ -292,12 +276,7 @@ class _Broker:
             os.eventfd_read(self.bell)
         for fd, client in list(self.clients.items()):
             if fd in ready or client.deadline <= now:
-                try:
-                    if self.hear(client, late=fd not in ready):
-                        continue
-                except OSError:  # it has gone
-                    pass
-                self.dismiss(fd, client)
+                self.turn_to(fd, client, late=fd not in ready)
         if self.listener.fileno() in ready:
             self.accept()
 
@@ -311,51 +290,59 @@ class _Broker:
                 self.paused = time.monotonic() + _PAUSE
                 return
             sock.setblocking(False)
-            if _uid(sock) != os.geteuid():
+            if uid(sock) != os.geteuid():
                 sock.close()
                 continue
             if len(self.clients) >= _CLIENTS:
-                silent = [fd for fd, client in self.clients.items() if client.held is None]
-                for fd in silent[:1]:
-                    self.dismiss(fd, self.clients[fd])
+                silent = ((fd, client) for fd, client in self.clients.items() if client.held is None)
+                if (oldest := next(silent, None)) is not None:
+                    self.turn_to(*oldest, late=False)  # it may have spoken by now
             self.clients[sock.fileno()] = _Client(sock)
+
+    def turn_to(self, fd: int, client: _Client, *, late: bool) -> None:
+        try:
+            if self.hear(client, late=late):
+                return
+        except OSError:  # it has gone, or has nothing to say
+            pass
+        self.dismiss(fd, client)
 
     def hear(self, client: _Client, *, late: bool) -> bool:
         """What a client has said. Whether it may stay."""
         if late:
             client.sock.shutdown(socket.SHUT_RDWR)  # from here on it cannot say that it has taken what it was sent
         # What does not fit in is dropped by the kernel, and so are descriptors that somebody may send here.
-        message = client.sock.recv(_REQUEST.size + 1)
+        message = client.sock.recv(REQUEST.size + 1)
         if client.held is not None:
-            if message == _TAKEN:
-                _close(client.held.fds)
+            if message == TAKEN:
+                close_all(client.held.fds)
                 self.settled.append(client.held)
                 client.held = None
             return False
-        if late or len(message) != _REQUEST.size:
+        if late or len(message) != REQUEST.size:
             return False
-        magic, number, nonce = _REQUEST.unpack(message)
-        if magic != _MAGIC:
+        magic, number, nonce = REQUEST.unpack(message)
+        if magic != MAGIC:
             return False
         return self.answer(client, number, nonce)
 
     def answer(self, client: _Client, number: int, nonce: bytes) -> bool:
         entry = self.offers.get(number)
         if entry is None:
-            client.sock.send(_REPLY.pack(_OVER, 0, 0))
+            client.sock.send(REPLY.pack(OVER, 0, 0))
             return False
         if not hmac.compare_digest(entry.nonce, nonce):
-            client.sock.send(_REPLY.pack(_REFUSED, 0, 0))
+            client.sock.send(REPLY.pack(REFUSED, 0, 0))
             return False
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", entry.fds))
         client.held = self.offers.pop(number)
         client.deadline = time.monotonic() + PATIENCE
         try:
-            client.sock.sendmsg([_REPLY.pack(_HERE, len(entry.fds), 0)], [rights])
+            client.sock.sendmsg([REPLY.pack(HERE, len(entry.fds), 0)], [rights])
         except (BrokenPipeError, ConnectionResetError):
             return False
         except OSError as error:  # ETOOMANYREFS, say: too many are under way for this user
-            client.sock.send(_REPLY.pack(_FAILED, 0, error.errno or 0))
+            client.sock.send(REPLY.pack(FAILED, 0, error.errno or 0))
             return False
         return True
 
@@ -375,7 +362,7 @@ class _Broker:
         late = [entry for entry in self.offers.values() if entry.deadline <= now]
         for entry in late:
             del self.offers[entry.number]
-            _close(entry.fds)
+            close_all(entry.fds)
         first = min((entry.deadline for entry in self.offers.values()), default=math.inf)
         self.due = max(first, now + _GRAIN)
         return late
@@ -387,6 +374,7 @@ class _Broker:
             self.since = None
             times = [self.due, *(client.deadline for client in self.clients.values())]
         else:
+            self.due = math.inf  # nobody waits for what it was: the next offer is to ring the bell
             self.since = now if self.since is None else self.since
             times = [self.since + LINGER]
             if times[0] <= now:
@@ -427,7 +415,7 @@ def _take(offer: Offer) -> _Entry | None:
     if entry is None:
         return None
     if not hmac.compare_digest(entry.nonce, offer.nonce):
-        raise _refused(offer)
+        raise refused(offer)
     return _broker.offers.pop(offer.number)
 
 
@@ -447,144 +435,7 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-# ===================================================================== in the process that claims
-def _ask(offer: Offer, request: bytes) -> list[int]:
-    end = time.monotonic() + PATIENCE
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-        try:
-            _connect(sock, offer, end)
-            if _uid(sock) != os.geteuid():
-                raise HandoverError(
-                    f"process {offer.pid}, which pickled this handle, has gone, or is another user's: "
-                    "what listens at its address is not ours"
-                )
-            sock.send(request)
-            return _receive(sock, offer, end)
-        except TimeoutError as error:
-            raise _silent(offer) from error
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise _cut(offer) from error
-        finally:
-            try:
-                sock.shutdown(socket.SHUT_RDWR)  # a child forked meanwhile by another thread has a copy of it
-            except OSError:
-                pass
-
-
-def _connect(sock: socket.socket, offer: Offer, end: float) -> None:
-    sock.setblocking(False)
-    while True:
-        try:
-            sock.connect(offer.address)
-        except BlockingIOError:  # the queue of those to be accepted is full, and cannot be waited for in bounded time
-            if time.monotonic() >= end:
-                raise TimeoutError from None
-            time.sleep(0.002)
-        except ConnectionRefusedError as error:
-            raise (_over(offer) if _alive(offer.pid) else _gone(offer)) from error
-        else:
-            sock.settimeout(max(0.001, end - time.monotonic()))
-            return
-
-
-def _receive(sock: socket.socket, offer: Offer, end: float) -> list[int]:
-    fds = array.array("i")
-    space = socket.CMSG_SPACE(MOST * fds.itemsize)
-    message, ancillary, flags, _ = sock.recvmsg(_REPLY.size, space, socket.MSG_CMSG_CLOEXEC)
-    try:
-        for level, kind, data in ancillary:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
-        if len(message) != _REPLY.size:
-            raise _cut(offer)
-        verdict, count, code = _REPLY.unpack(message)
-        if verdict == _OVER:
-            raise _over(offer)
-        if verdict == _FAILED:
-            raise OSError(code, f"process {offer.pid} could not hand over its descriptors: {os.strerror(code)}")
-        if verdict != _HERE:
-            raise _refused(offer)
-        if flags & socket.MSG_CTRUNC or len(fds) != count:
-            raise OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: {len(fds)} of {count} descriptors arrived")
-        sock.settimeout(max(0.001, end - time.monotonic()))
-        sock.send(_TAKEN)
-    except BaseException:
-        _close(fds)
-        raise
-    return fds.tolist()
-
-
-def _alive(pid: int) -> bool:
-    """Whether there is such a process, a zombie not counted. It may be another one by now."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError, AttributeError):  # it cannot be told
-        return True
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return not poll.poll(0)
-    finally:
-        os.close(fd)
-
-
-def _gone(offer: Offer) -> HandoverError:
-    return HandoverError(
-        f"process {offer.pid}, which pickled this handle, has gone: it has to live until the handle is unpickled"
-    )
-
-
-def _over(offer: Offer) -> HandoverError:
-    return HandoverError(
-        f"what process {offer.pid} pickled was claimed already, or has expired: a pickled handle stands for one "
-        f"clone, to be unpickled once and within {LIFETIME:g} s; pickle it once for each process"
-    )
-
-
-def _refused(offer: Offer) -> HandoverError:
-    return HandoverError(f"process {offer.pid} refuses: this is not an offer that it made")
-
-
-def _silent(offer: Offer) -> HandoverError:
-    return HandoverError(
-        f"process {offer.pid}, which pickled this handle, has not answered within {PATIENCE:g} s: is it stopped?"
-    )
-
-
-def _cut(offer: Offer) -> HandoverError:
-    if not _alive(offer.pid):
-        return _gone(offer)
-    return HandoverError(f"process {offer.pid} refuses, or is about to end: it hung up without a word")
-
-
-# ===================================================================== both
-def _copies(fds: Iterable[int]) -> list[int]:
-    copies: list[int] = []
-    try:
-        for fd in fds:
-            copies.append(os.dup(fd))  # close-on-exec
-    except BaseException:
-        _close(copies)
-        raise
-    return copies
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in fds:
-        try:
-            os.close(fd)
-        except OSError:  # it is closed all the same
-            pass
-
-
-def _uid(sock: socket.socket) -> int:
-    """The effective uid of the peer when it connected, or began to listen."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(credentials)[1])
-
-
+# ===================================================================== whether there are abstract sockets
 def _abstract_sockets() -> bool:
     return os.environ.get("CHANLIB_PROCESSES") != "posix" and _has_abstract_sockets()
 
@@ -601,98 +452,3 @@ def _has_abstract_sockets() -> bool:
         except OSError:
             return False
     return isinstance(name, bytes) and name.startswith(b"\0")
-
-
-# ===================================================================== by multiprocessing.resource_sharer
-# All who want to have an offer begin with its first descriptor, which the sharer gives away once: that decides.
-_PICKLE = b"\x80"  # how `Offer.address` begins: the pickled `DupFd`s
-
-
-def _share(fds: Sequence[int]) -> Offer:
-    try:
-        from multiprocessing.resource_sharer import DupFd
-    except ImportError as error:
-        raise HandoverError("a handle can be pickled here only as an argument of a process that is started") from error
-    _close(_copies(fds))  # fails now if one of them would: what has been given to the sharer is hard to get back
-    shared = [DupFd(fd) for fd in fds]
-    return Offer(pickle.dumps(shared), next(_numbers), b"", os.getpid())
-
-
-def _unshare(offer: Offer) -> bool:
-    if offer.pid != os.getpid():
-        return False
-    try:
-        _close(_detach(offer))
-    except HandoverError:
-        return False
-    return True
-
-
-def _detach(offer: Offer) -> list[int]:
-    """In a thread: what the sharer's client does cannot be bounded in time."""
-    return _Detaching(offer).result()
-
-
-class _Detaching:
-    def __init__(self, offer: Offer) -> None:
-        self.offer = offer
-        self.shared: list[DupFd] = pickle.loads(offer.address)
-        self.fds: list[int] = []
-        self.error: BaseException | None = None
-        self.over = threading.Event()
-        self.lock = threading.Lock()
-        self.abandoned = False
-
-    def result(self) -> list[int]:
-        _close(_room(len(self.shared) + 2))
-        start(self.detach, "chanlib claim")
-        try:
-            self.over.wait(PATIENCE)
-        finally:
-            with self.lock:
-                self.abandoned = True
-                fds, self.fds = self.fds, []
-        if self.error is not None:
-            _close(fds)
-            raise self.translated(self.error) from self.error
-        if not fds:
-            raise _silent(self.offer)
-        return fds
-
-    def detach(self) -> None:
-        fds: list[int] = []
-        try:
-            for shared in self.shared:
-                fds.append(shared.detach())
-        except BaseException as error:
-            _close(fds)
-            self.error = error
-        else:
-            with self.lock:
-                if not self.abandoned:
-                    self.fds, fds = fds, []
-            _close(fds)
-        self.over.set()
-
-    def translated(self, error: BaseException) -> BaseException:
-        if isinstance(error, (ConnectionRefusedError, FileNotFoundError)):
-            return _gone(self.offer)
-        if isinstance(error, (EOFError, ConnectionResetError, BrokenPipeError)):
-            return _over(self.offer) if _alive(self.offer.pid) else _gone(self.offer)
-        if isinstance(error, AuthenticationError):
-            return _refused(self.offer)
-        if isinstance(error, RuntimeError):  # the sharer's word for descriptors that did not all arrive
-            return OSError(errno.EMFILE, f"{os.strerror(errno.EMFILE)}: {error}")
-        return error
-
-
-def _room(count: int) -> list[int]:
-    """So many descriptors, or `OSError`: the sharer's client would lose what it has no room for."""
-    fds: list[int] = []
-    try:
-        for _ in range(count):
-            fds.append(os.open(os.devnull, os.O_RDONLY))
-    except BaseException:
-        _close(fds)
-        raise
-    return fds

@@ -1,10 +1,12 @@
 """Conduit: what a process has of a channel between processes. There is one for each channel that it has an end of.
 
 It maps the memory, holds the bells, has the slot in which its ends are counted, and two sources for those of its tasks
-and threads that wait: `outbound` for senders, `inbound` for receivers.
+and threads that wait: `outbound` for senders, `inbound` for receivers. What of this is no matter of the ring is
+`Shared`: events, semaphores and futures between processes have it too. Their "senders" and "receivers" are what each of
+them says.
 
 Invariants:
-- what is counted here (`senders`, `receivers`, `flights`, `slot`) changes under the lock of `outbound`.
+- what is counted here (`senders`, `receivers`, `slot`) changes under the lock of `outbound`.
 - ENDED is set by who has the senders' mutex, and only to what is stronger. So whoever has put something in has done so
   before; who finds the ring empty after having seen ENDED has seen all.
 - an end is counted in the slot (`Slots`) before it can be used, and not any more once it is closed. Without an end of a
@@ -21,84 +23,94 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from _thread import get_ident
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._core.engine import Reentered
 from ..errors import RemoteError
 from .bells import Bell, duplicate, pair
 from .features import ROBUST
+from .layout import CAUSE, DATA, ENDED, MAGIC, MUTEX_AT, MUTEXES, PAGE, SIZE, UNIT, WORDS_END, fence
 from .memory import Memory
 from .mutexes import FILE, PTHREAD, FileMutex, PthreadMutex, patiently
 from .ports import CLOSED, DESERTED, Inbound, Outbound, Port
-from .layout import CAUSE, DATA, ENDED, MAGIC, MUTEX_AT, MUTEXES, PAGE, SIZE, UNIT, fence
 from .ring import Ring
 from .slots import Slots
 
-__all__ = ["Conduit"]
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Conduit", "Shared"]
 
 _MAGIC = int.from_bytes(b"chanlib\x01", "big")
 _CLOSING = 0.2  # seconds that a close waits for a mutex whose owner is stopped
 
-_conduits: weakref.WeakValueDictionary[bytes, Conduit] = weakref.WeakValueDictionary()
+_conduits: weakref.WeakValueDictionary[bytes, Shared] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
 
 
-class Conduit:
+class Shared:
+    """What a process has of something that several processes share. A subclass makes the two ports."""
+
+    magic: ClassVar[int]  # what stands at the beginning of its memory
+    sockets: ClassVar[int] = 1  # of each bell
+    grows: ClassVar[bool] = False  # may its memory get longer?
+    slots_kind: ClassVar[type[Slots]] = Slots
+
+    outbound: Port
+    inbound: Port
+
     def __init__(self, memory: Memory, key: bytes) -> None:
         self.memory = memory
         self.key = key
-        self.ring = ring = Ring(memory)
-        self.words = ring.words
-        self.slots = Slots(memory)
+        self.words: Any = memory.view[:WORDS_END].cast("Q")
+        self.slots = self.slots_kind(memory)
         self.slot: int | None = None
         self.senders = self.receivers = 0
-        self.flights = 0  # ends that are on their way from here
-        self.alone = False  # in the middle of `_alone`
         self.coming: int | None = None  # the slot of a process that is being forked
-        first, second = (self._mutex(number) for number in range(2))
-        self.outbound = Outbound(ring, first)
-        self.inbound = Inbound(ring, second)
-        _conduits[key] = self
 
     def _mutex(self, number: int) -> Any:
         if self.words[MUTEXES] == PTHREAD:
             at = MUTEX_AT[number]
             return PthreadMutex(self.memory.view[at : at + 64])
-        return FileMutex(self.memory.fd, number)
+        return FileMutex(self.memory, number)
 
     # ------------------------------------------------------------- making and finding
     @classmethod
-    def create(cls, most: int, bytes_: int) -> Conduit:
-        units = Ring.size(bytes_)
-        memory = Memory.create(DATA + units * UNIT)
+    def _create(cls, size: int, lay_out: Callable[[Memory, int], object]) -> Self:
+        """`lay_out(memory, mutexes)` writes what stands in it from the first. OSError if something cannot be had."""
+        memory = Memory.create(size, cls.grows)
         try:
-            sending, receiving = pair()
+            sending, receiving = pair(cls.sockets)
             kind = PTHREAD if ROBUST else FILE
             if kind == PTHREAD:
                 for at in MUTEX_AT:
                     PthreadMutex(memory.view[at : at + 64]).initialise()
-            Ring.lay_out(memory, units, most, kind, _MAGIC)
-            conduit = cls(memory, secrets.token_bytes(16))
+            lay_out(memory, kind)
+            shared = cls(memory, secrets.token_bytes(16))
         except BaseException:
             memory.close()
             raise
-        conduit.outbound.bell, conduit.inbound.bell = sending, receiving
-        return conduit
+        shared.outbound.bell, shared.inbound.bell = sending, receiving
+        _conduits[shared.key] = shared
+        return shared
 
     @classmethod
-    def arrive(cls, key: bytes, fds: list[int], sends: bool, receives: bool) -> Conduit:
-        """That of the channel to which these descriptors lead, which are ours from now on."""
+    def arrive(cls, key: bytes, fds: list[int], sends: bool, receives: bool) -> Self:
+        """That to which these descriptors lead, which are ours from now on."""
         with _attaching:
             conduit = _conduits.get(key)
             try:
                 if conduit is None:
-                    conduit = cls(_checked(fds.pop(0)), key)
+                    conduit = _conduits[key] = cls(cls._checked(fds.pop(0)), key)
+                elif not isinstance(conduit, cls):
+                    raise ValueError(f"this is no {cls.__name__}")
                 else:
                     conduit._close_spare(fds.pop(0))
                 for port in (conduit.outbound,) * sends + (conduit.inbound,) * receives:
-                    bell = Bell.of([fds.pop(0), fds.pop(0)])
+                    bell = Bell.of([fds.pop(0) for _ in range(cls.sockets)])
                     if port.bell is None:
                         port.bell = bell
             finally:
@@ -110,7 +122,24 @@ class Conduit:
         """One more descriptor of the memory. To close it lets go of all file locks that this process has on it."""
         if fd != self.memory.fd:
             with self.outbound._lock, self.inbound._lock:  # then it has none
-                os.close(fd)
+                if self.memory.fd < 0:  # the last handle here has just been closed
+                    self.memory.fd = fd
+                else:
+                    os.close(fd)
+
+    @classmethod
+    def _checked(cls, fd: int) -> Memory:
+        memory = Memory.attach(fd)
+        words: Any = memory.view[:64].cast("Q")
+        if words[MAGIC] != cls.magic or memory.size != cls._size(words):
+            memory.close()
+            raise ValueError(f"this is no {cls.__name__} of this version of chanlib")
+        return memory
+
+    @classmethod
+    def _size(cls, words: Any) -> int:
+        """What the size of its memory must be."""
+        return DATA
 
     # ------------------------------------------------------------- counting ends
     def open(self, senders: int, receivers: int, claimed_from: int | None = None) -> None:
@@ -161,19 +190,17 @@ class Conduit:
     def _fly(self, senders: int, receivers: int) -> int:
         assert self.slot is not None
         self.slots.count(self.slot, senders, receivers)
-        self.flights += 1
         return self.slot
 
-    def land(self, senders: int, receivers: int, arrived: bool) -> None:
-        """It is out of our hands: on its way by itself, or it does not go."""
+    def turn_back(self, senders: int, receivers: int) -> None:
+        """Those were on their way, and will not arrive."""
         try:
-            self.outbound._locked(self._land, senders, receivers, arrived)
+            self.outbound._locked(self._turn_back, senders, receivers)
         except Reentered as inside:
-            inside.source._defer(lambda: self.outbound._locked(self._land, senders, receivers, arrived))
+            inside.source._defer(lambda: self.outbound._locked(self._turn_back, senders, receivers))
 
-    def _land(self, senders: int, receivers: int, arrived: bool) -> None:
-        self.flights -= 1
-        if not arrived and self.slot is not None:
+    def _turn_back(self, senders: int, receivers: int) -> None:
+        if self.slot is not None:
             self.slots.count(self.slot, -senders, -receivers)
             self._conclude()
         self._leave()
@@ -195,7 +222,6 @@ class Conduit:
     def inherit(self) -> None:
         """This is the process that was forked."""
         self.slot, self.coming = self.coming, None
-        self.flights = 0
         if self.slot is not None:
             with self._alone():
                 self.slots.stamp(self.slot)
@@ -220,33 +246,76 @@ class Conduit:
 
     def _leave(self) -> None:
         """Under the lock. If nothing is left here, give back what there is."""
-        if self.senders or self.receivers or self.flights or self.memory.fd < 0:
+        if self.senders or self.receivers:
             return
-        if self.slot is not None:
+        if self.slot is not None and self.slots.of(self.slot) == (0, 0):  # else something of ours is on its way
             with self._alone():
-                if self.slots.of(self.slot) == (0, 0):
-                    self.slots.give_back(self.slot)
+                self.slots.give_back(self.slot)
             self.slot = None
-        if _conduits.get(self.key) is self:
-            del _conduits[self.key]
-        self.memory.close()
+        if self.memory.fd >= 0:
+            if _conduits.get(self.key) is self:
+                del _conduits[self.key]
+            self.memory.close()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> Generator[None]:
         """Under the lock: with the senders' mutex, or after a while without it, if its owner is stopped."""
-        if self.alone:
+        port = self.outbound
+        if port.held == get_ident():  # in the middle of it; or of a send, by a finalizer
             yield
             return
-        port = self.outbound
+        if self.memory.fd < 0 and self.words[MUTEXES] == FILE:  # we have left, there is nothing to lock any more
+            yield
+            return
         end = time.monotonic() + _CLOSING
-        self.alone = port.held = True
+        port.held = get_ident()
         try:
             while not patiently(port.mutex) and time.monotonic() < end:
                 pass
             yield
         finally:
             port.release()
-            self.alone = False
+
+    # ------------------------------------------------------------- what follows from the ends that are closed
+    def _conclude(self) -> None:
+        """Under the lock, after ends have been closed. Can be repeated."""
+
+    def _because(self, forms: list[bytes]) -> None:
+        """A sender is closed with this cause."""
+
+    # ------------------------------------------------------------- what a handle takes along
+    def duplicates(self, sends: bool, receives: bool) -> list[int]:
+        return duplicate(self.fds(sends, receives))
+
+    def fds(self, sends: bool, receives: bool) -> list[int]:
+        found = [self.memory.fd]
+        for port in (self.outbound,) * sends + (self.inbound,) * receives:
+            assert port.bell is not None
+            found += port.bell.fds()
+        return found
+
+
+class Conduit(Shared):
+    magic = _MAGIC
+    sockets = 2
+
+    outbound: Outbound
+    inbound: Inbound
+
+    def __init__(self, memory: Memory, key: bytes) -> None:
+        super().__init__(memory, key)
+        self.ring = ring = Ring(memory)
+        self.outbound = Outbound(ring, self._mutex(0))  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.inbound = Inbound(ring, self._mutex(1), self.slots)  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @classmethod
+    def create(cls, most: int, bytes_: int) -> Self:
+        units = Ring.size(bytes_)
+        return cls._create(DATA + units * UNIT, lambda memory, kind: Ring.lay_out(memory, units, most, kind, _MAGIC))
+
+    @classmethod
+    def _size(cls, words: Any) -> int:
+        return DATA + words[SIZE] * UNIT  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------- the end
     def _conclude(self) -> None:
@@ -304,17 +373,6 @@ class Conduit:
             return RemoteError(type(error).__name__, f"the cause does not unpickle here: {error}")
         return found if isinstance(found, BaseException) else RemoteError("Exception", "an unknown cause")
 
-    # ------------------------------------------------------------- what a handle takes along
-    def duplicates(self, sends: bool, receives: bool) -> list[int]:
-        return duplicate(self.fds(sends, receives))
-
-    def fds(self, sends: bool, receives: bool) -> list[int]:
-        found = [self.memory.fd]
-        for port in (self.outbound,) * sends + (self.inbound,) * receives:
-            assert port.bell is not None
-            found += port.bell.fds()
-        return found
-
 
 def _forms(cause: BaseException) -> Iterator[bytes]:
     """The cause as bytes, from the truest on."""
@@ -333,15 +391,6 @@ def _forms(cause: BaseException) -> Iterator[bytes]:
         yield pickle.dumps(RemoteError(kind, text[:800]))
     except Exception:  # the interpreter is being taken down
         yield b"N."  # a cause, but not which: None
-
-
-def _checked(fd: int) -> Memory:
-    memory = Memory.attach(fd)
-    words: Any = memory.view[:64].cast("Q")
-    if words[MAGIC] != _MAGIC or memory.size != DATA + words[SIZE] * UNIT:
-        memory.close()
-        raise ValueError("this is no process channel of this version of chanlib")
-    return memory
 
 
 def _before_fork() -> None:

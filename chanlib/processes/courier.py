@@ -11,7 +11,7 @@ import array
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,12 +38,13 @@ class Flight(Protocol):
 
 
 class Courier:
-    __slots__ = ("count", "flights", "memory")
+    __slots__ = ("count", "departed", "flights", "memory")
 
     def __init__(self) -> None:
         self.flights: list[Flight] = []
         self.memory: Memory | None = None
         self.count = 0
+        self.departed = False
 
     def board(self, flight: Flight) -> int:
         """The number of its first descriptor."""
@@ -68,6 +69,7 @@ class Courier:
             through.sendmsg([PAIR.pack(number, len(fds))], rights)
         except BlockingIOError:
             return False
+        self.departed = True
         return True
 
     def arrived(self) -> None:
@@ -84,6 +86,14 @@ class Courier:
         self.flights = []
         if self.memory is not None:
             self.memory.close()
+
+    def __del__(self) -> None:
+        """A message that was never sent; or whose sender was cut off right after it."""
+        if self.flights or self.memory is not None:
+            if self.departed:
+                self.arrived()
+            else:
+                self.turn_back()
 
 
 def fetch(number: int, through: socket.socket) -> list[int]:
@@ -114,7 +124,7 @@ here = _Here()
 
 
 @contextmanager
-def carried(fds: list[int] | None) -> Iterator[None]:
+def carried(fds: list[int] | None) -> Generator[None]:
     """What is unpickled in here has come with these. Those that nobody takes (sets to -1) are closed."""
     before, here.fds = here.fds, fds
     try:

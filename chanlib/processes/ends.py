@@ -17,14 +17,13 @@ Source of the semantics: `Channel` and `open_channel`; the counting by the kerne
 
 from __future__ import annotations
 
+import importlib
 import math
-import os
+import sys
 import warnings
-import weakref
 from collections.abc import Iterable, Sequence
-from multiprocessing import util
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from typing_extensions import TypeVar
 
@@ -32,16 +31,16 @@ from .._core.engine import Op
 from ..blocks import ClosedAtEnd
 from ..channels import ChannelStatistics
 from ..checks import check_cause, check_max
-from ..errors import HandleClosed
+from ..errors import ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed
 from ..iterating import Received
 from ..sending import SendAll
 from .conduit import Conduit
-from .handover import Token, arrive, depart
-from .inheritance import wanted
+from .handles import SharedHandle
+from .layout import ENDED
+from .leases import Lease, ReceiveView
 from .messages import Serializer
 from .operations import Closed, Receive, ReceiveSome, Send, SendSome
 from .ports import CANCELLED, CLOSED, Port
-from .layout import ENDED
 from .ring import MOST
 
 if TYPE_CHECKING:
@@ -63,8 +62,8 @@ def _conduit(capacity: Any, buffer_bytes: Any, serializer: Any, name: Any) -> Co
             raise TypeError(f"capacity must be an integer from 1 to {MOST}, or math.inf, not {capacity!r}")
         if capacity == 0:
             raise ValueError(
-                "capacity must be at least 1: between processes there is no rendezvous, since whoever takes a value can "
-                "be killed before he says so"
+                "capacity must be at least 1: between processes there is no rendezvous, since whoever takes a value "
+                "can be killed before he says so"
             )
         if not 1 <= capacity <= MOST:
             raise ValueError(f"capacity must be from 1 to {MOST}, or math.inf, not {capacity!r}")
@@ -111,65 +110,36 @@ class open_process_channel(tuple["ProcessSender[Item]", "ProcessReceiver[Item]"]
         conduit = _conduit(capacity, buffer_bytes, serializer, name)
         options = serializer, spill, name
         conduit.open(1, 1)
-        return ProcessSender._made(conduit, options), ProcessReceiver._made(conduit, options)
+        return ProcessSender[Item]._made(conduit, options), ProcessReceiver[Item]._made(conduit, options)
 
 
-class Handle(ClosedAtEnd):
-    """What the kinds of handle have in common."""
+class Handle(SharedHandle[Conduit], ClosedAtEnd):
+    """What the kinds of handle of a channel have in common."""
 
-    __slots__ = ("__weakref__", "_cause", "_channel", "_inherited", "_name", "_open", "_serializer", "_spill")
+    __slots__ = ("_cause", "_serializer", "_spill")
 
-    _sends: bool
-    _receives: bool
-    _channel: Conduit | None  # None once it is closed
+    _kind = Conduit
     _serializer: Serializer | None
     _spill: bool
-    _name: str | None
-    _open: bool
-    _inherited: bool  # a fork has left it here, and nobody has used it
     _cause: BaseException | None
 
-    @classmethod
-    def _made(cls, conduit: Conduit, options: tuple[Any, ...]) -> Self:
-        """One that has been counted already."""
-        self = object.__new__(cls)
-        self._serializer, self._spill, self._name = options
+    def _configure(self, *options: Any) -> None:
+        serializer, self._spill, self._name = options
+        self._serializer = serializer.module() if isinstance(serializer, _Named) else serializer
         self._cause = None
-        self._channel = conduit
-        self._inherited = False
-        self._open = True
-        _handles.add(self)
-        return self
 
     def _options(self) -> tuple[Any, ...]:
-        return self._serializer, self._spill, self._name
+        serializer: Any = self._serializer
+        if isinstance(serializer, ModuleType):
+            serializer = _Named(serializer.__name__)
+        return serializer, self._spill, self._name
 
     # ------------------------------------------------------------- for the operations
-    def _conduit_now(self) -> Conduit:
-        conduit = self._channel
-        if conduit is None:
-            raise self._shut()
-        return conduit
-
-    def _used(self) -> Conduit:
-        if self._inherited:
-            self._own(True)
-        return self._conduit_now()
-
-    def _own(self, wanted: bool) -> None:
-        """A fork has left it here: it is used; or it is not what this process is for, but may still be used."""
-        if wanted:
-            self._inherited = False
-        if self._channel is not None:
-            self._channel.own(self._sends, self._receives, wanted)
-
     def _nobody(self, port: Port) -> bool | None:
-        conduit = self._channel
-        return False if conduit is None else port.nobody(conduit.slots)
+        return port.nobody(self._channel.slots)
 
     def _cause_of_end(self) -> BaseException | None:
-        conduit = self._channel
-        return None if conduit is None else conduit.cause()
+        return self._channel.cause()
 
     def _shut(self) -> HandleClosed:
         return HandleClosed(f"{self!r} is closed", channel=self, cause=self._cause)
@@ -189,16 +159,9 @@ class Handle(ClosedAtEnd):
         closed with. Returns True the first time. Does not block; may be called from anywhere.
         """
         check_cause(cause)
-        conduit = self._channel
-        if not self._open or conduit is None:
-            return False
-        self._cause = cause
-        self._open = False
-        conduit.close(self._sends, self._receives, self._inherited, cause)
-        for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
-            port.rouse()
-        self._channel = None
-        return True
+        if self._open:
+            self._cause = cause
+        return self._let_go(cause)
 
     async def aclose(self) -> None:
         """As `close()`, under the name that anyio's streams have for it."""
@@ -207,22 +170,21 @@ class Handle(ClosedAtEnd):
     @property
     def is_closed(self) -> bool:
         """Whether this end is closed, or the channel as a whole."""
-        conduit = self._channel
-        return conduit is None or bool(conduit.words[ENDED])
+        return not self._open or bool(self._channel.words[ENDED])
 
     def wait_closed(self) -> Op[None]:
         """Wait until the channel is closed, or this end is. Felt within 0.2 s if another process does it."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         return Closed(self, conduit.outbound if self._sends else conduit.inbound)
 
     @property
     def capacity(self) -> float:
         """How many values it holds."""
-        return self._conduit_now().ring.capacity
+        return self._channel.ring.capacity
 
     def statistics(self) -> ChannelStatistics:
         """A snapshot. `sent`, `received` and those who wait are of this process; ends count in all processes."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         senders, receivers = conduit.slots.total()
         inside = len(conduit.ring)
         return ChannelStatistics(
@@ -239,18 +201,10 @@ class Handle(ClosedAtEnd):
         )
 
     def __len__(self) -> int:
-        conduit = self._channel
-        return 0 if conduit is None else len(conduit.ring)
+        return len(self._channel.ring)
 
     def __bool__(self) -> bool:
         return True
-
-    def __reduce__(self) -> Any:
-        token = depart(self._used(), self._sends, self._receives)
-        serializer = self._serializer
-        if isinstance(serializer, ModuleType):
-            serializer = _Named(serializer.__name__)
-        return _arrived, (type(self), token, serializer, self._spill, self._name)
 
     def __copy__(self) -> NoReturn:
         raise TypeError(f"{self!r} cannot be copied: use clone()")
@@ -258,12 +212,9 @@ class Handle(ClosedAtEnd):
     def __deepcopy__(self, memo: Any) -> NoReturn:
         raise TypeError(f"{self!r} cannot be copied: use clone()")
 
-    def __repr__(self) -> str:
-        label = "" if self._name is None else f" {self._name!r}"
-        conduit = self._channel
-        if conduit is None:
-            return f"<{type(self).__name__}{label} (closed)>"
-        return f"<{type(self).__name__}{label} {len(conduit.ring)}/{conduit.ring.capacity}>"
+    def _state(self) -> str:
+        ring = self._channel.ring
+        return f" {len(ring)}/{ring.capacity}"
 
 
 class _Named:
@@ -272,20 +223,15 @@ class _Named:
     def __init__(self, name: str) -> None:
         self.name = name
 
-
-def _arrived(kind: type[Handle], token: Token, serializer: Any, spill: bool, name: str | None) -> Handle:
-    if isinstance(serializer, _Named):
-        from importlib import import_module
-
-        serializer = import_module(serializer.name)
-    return kind._made(arrive(token), (serializer, spill, name))
+    def module(self) -> Any:
+        return importlib.import_module(self.name)
 
 
 class _Counted(Handle):
     __slots__ = ()
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False):
+        if getattr(self, "_open", False) and not sys.is_finalizing():  # then the kernel counts it as lost
             if self._inherited:  # it is here by a fork only
                 self.close()
                 return
@@ -295,32 +241,32 @@ class _Counted(Handle):
                 self.close(RuntimeError("an end of this channel was dropped without close()"))
 
 
-class _SendsTo(Handle):
+class _SendsTo(Handle, Generic[T_contra]):
     __slots__ = ()
     _sends = True
 
-    def send(self, value: Any, /) -> Op[None]:
+    def send(self, value: T_contra, /) -> Op[None]:
         """Put `value` in, waiting for room. It is pickled when this is performed; what then fails raises here.
 
         Waits while the channel is full. A cancelled or timed-out send has had no effect.
         Raises `HandleClosed` if the channel or this end is closed, `BrokenChannel` once nobody is left to receive, also
         while it waits; `MessageTooLarge`, `OSError` if there is no memory for a long one.
         """
-        return Send(self, self._conduit_now().outbound, value)
+        return Send(self, self._channel.outbound, value)
 
-    def send_nowait(self, value: Any, /) -> None:
+    def send_nowait(self, value: T_contra, /) -> None:
         """Put `value` in if there is room, else raise `ChannelFull`. Never blocks."""
         self.send(value).poll()
 
-    def send_some(self, values: Sequence[Any], /) -> Op[int]:
+    def send_some(self, values: Sequence[T_contra], /) -> Op[int]:
         """Put in as many of `values` as there is room for, from the first on; the result says how many.
 
         Waits until there is room for at least one. All that go in do so in one step. Raises as `send`.
         """
         values = values if isinstance(values, (list, tuple)) else list(values)
-        return SendSome(self, self._conduit_now().outbound, values)
+        return SendSome(self, self._channel.outbound, values)
 
-    def send_all(self, values: Iterable[Any], /) -> SendAll[Any]:
+    def send_all(self, values: Iterable[T_contra], /) -> SendAll[T_contra]:
         """Put in all of `values`, waiting for room as often as needed: `await` it, or call its `sync()`."""
         return SendAll(self, values)
 
@@ -328,61 +274,66 @@ class _SendsTo(Handle):
         """Not between processes."""
         raise NotImplementedError("a process channel cannot reserve places: who has one may be killed; use send()")
 
-    def force_send(self, value: Any, /) -> NoReturn:
+    def force_send(self, value: T_contra, /) -> NoReturn:
         """Not between processes."""
         raise NotImplementedError("a process channel cannot displace values: use receive_nowait(), then send()")
 
 
-class _ReceivesFrom(Handle):
+class _ReceivesFrom(Handle, Received[T_co]):
     __slots__ = ()
     _receives = True
 
-    def receive(self) -> Op[Any]:
+    def receive(self) -> Op[T_co]:
         """Take the next value, waiting for one. A cancelled or timed-out receive consumes nothing.
 
         A value that fails to unpickle raises here, and is gone; the channel goes on.
         Raises `EndOfChannel` once it is closed and drained, `BrokenChannel` if it was closed with a cause, or the last
         sender has died; `HandleClosed` if this end is closed or the channel was cancelled.
         """
-        return Receive(self, self._conduit_now().inbound)
+        return Receive(self, self._channel.inbound)
 
-    def receive_nowait(self) -> Any:
+    def receive_nowait(self) -> T_co:
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
         return self.receive().poll()
 
-    def receive_some(self, max: float = math.inf, /) -> Op[list[Any]]:
+    def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:
         """Take what is there, at least one value and at most `max`, in one step; waits for the first.
 
         It stops before one that fails to unpickle; for that the next receive raises.
         """
-        return ReceiveSome(self, self._conduit_now().inbound, check_max(max))
+        return ReceiveSome(self, self._channel.inbound, check_max(max))
 
-    def drain(self) -> list[Any]:
+    def receive_view(self) -> Op[Lease]:
+        """Take the next value where it lies, without a copy: `with rx.receive_view().sync() as value:`.
+
+        Of what was sent as bytes, bytearray or memoryview `value` is a read-only memoryview into the shared memory, for
+        as long as the block lasts; other receivers wait meanwhile. Other values are as `receive` gives them. If this
+        process dies inside the block, the value is there for the next receiver. Waits and raises as `receive`.
+        """
+        return ReceiveView(self, self._channel.inbound)
+
+    def drain(self) -> list[T_co]:
         """Take everything that is there now; `[]` if there is nothing."""
-        conduit = self._conduit_now()
+        conduit = self._channel
         if not len(conduit.ring) and conduit.inbound.empty():
             return []
-        from ..errors import ChannelClosed, ChannelEmpty
-
         try:
             return self.receive_some().poll()
         except (ChannelEmpty, ChannelClosed):
             return []
 
-    def __op__(self) -> Op[Any]:
+    def __op__(self) -> Op[T_co]:
         return self.receive()
 
-    async def __anext__(self) -> Any:
-        from ..errors import EndOfChannel
-
+    async def __anext__(self) -> T_co:
         try:
             return await self.receive()
         except EndOfChannel:
             raise StopAsyncIteration from None
 
 
-class ProcessSender(_SendsTo, _Counted):
-    """A counted end to send through, in this process or another: `open_process_channel`, `clone` and pickling make them.
+class ProcessSender(_SendsTo[T_contra], _Counted):
+    """A counted end to send through, in this process or another; `open_process_channel`, `clone` and pickling make it.
 
     Leaving `with` by an exception closes it with that as the cause. One that is dropped without `close()` warns
     (`ResourceWarning`) and closes with a cause, so that nobody takes the stream for complete.
@@ -392,8 +343,8 @@ class ProcessSender(_SendsTo, _Counted):
     _receives = False
 
 
-class ProcessReceiver(_ReceivesFrom, _Counted, Received[Any]):
-    """A counted end to receive from, in this process or another: `open_process_channel`, `clone` and pickling make them.
+class ProcessReceiver(_ReceivesFrom[T_co], _Counted):
+    """A counted end to receive from, in this process or another; `open_process_channel`, `clone` and pickling make it.
 
     One that is dropped without `close()` warns (`ResourceWarning`) and is closed.
     """
@@ -402,7 +353,7 @@ class ProcessReceiver(_ReceivesFrom, _Counted, Received[Any]):
     _sends = False
 
 
-class ProcessChannel(_SendsTo, _ReceivesFrom, Received[Any]):
+class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
     """A channel between processes as one handle for both directions, which ends by `close()` as a `Channel` does.
 
     The arguments are those of `open_process_channel`. It is not ended by its last user: each of them could still send.
@@ -439,41 +390,18 @@ class ProcessChannel(_SendsTo, _ReceivesFrom, Received[Any]):
         conduit.inbound._locked(conduit.inbound.discard)
         return first
 
-    def sender(self) -> ProcessSender[Any]:
+    def sender(self) -> ProcessSender[T]:
         """A counted end of it to send through, to be closed by itself."""
         conduit = self._used()
         conduit.open(1, 0)
-        return ProcessSender._made(conduit, self._options())
+        return ProcessSender[T]._made(conduit, self._options())
 
-    def receiver(self) -> ProcessReceiver[Any]:
+    def receiver(self) -> ProcessReceiver[T]:
         """A counted end of it to receive from, to be closed by itself."""
         conduit = self._used()
         conduit.open(0, 1)
-        return ProcessReceiver._made(conduit, self._options())
+        return ProcessReceiver[T]._made(conduit, self._options())
 
     def __del__(self) -> None:
-        if getattr(self, "_open", False):
+        if getattr(self, "_open", False) and not sys.is_finalizing():
             super().close()
-
-
-_handles: weakref.WeakSet[Handle] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for handle in list(_handles):
-        if handle._open:
-            handle._inherited = True
-
-
-def _started_by_multiprocessing(_: object) -> None:
-    """In a process that `multiprocessing` has started: if by a fork, it says by its arguments what it wants."""
-    inherited = [handle for handle in list(_handles) if handle._inherited]
-    if inherited:
-        known = wanted(Handle)
-        for handle in inherited:
-            handle._own(known is None or handle in known)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-    util.register_after_fork(_handles, _started_by_multiprocessing)

@@ -10,79 +10,80 @@ Whichever way, pickling makes a clone, which counts here until it counts there.
 
 from __future__ import annotations
 
-import os
+import importlib
 import weakref
+from collections.abc import Sequence
 from functools import partial
-from multiprocessing import context, reduction
-from typing import Any
+from multiprocessing import reduction
+from typing import Any, TypeVar
 
 from .bells import close_all
 from .broker import Offer, claim, offer
-from .conduit import Conduit
+from .conduit import Shared
 from .courier import here
 
 __all__ = ["Token", "arrive", "depart"]
 
+S = TypeVar("S", bound=Shared)
 Token = tuple[Any, ...]
 """What stands for a handle in a pickle: the channel, the slot it comes from, its directions, and the way it goes."""
 
-_spawning: Any = context
+_multiprocessing: Any = importlib.import_module("multiprocessing.context")
 
 
 class _Aboard:
     """Its descriptors travel with a message."""
 
-    def __init__(self, conduit: Conduit, sends: bool, receives: bool) -> None:
-        self.fds = conduit.duplicates(sends, receives)
-        self._land = partial(conduit.land, sends, receives)
+    def __init__(self, conduit: Shared, sends: bool, receives: bool) -> None:
+        self.fds: Sequence[int] = conduit.duplicates(sends, receives)
+        self._turn_back = partial(conduit.turn_back, sends, receives)
 
     def arrived(self) -> None:
-        self._over(True)
+        close_all(list(self.fds))
+        self.fds = ()
 
     def turned_back(self) -> None:
-        self._over(False)
-
-    def _over(self, arrived: bool) -> None:
-        close_all(self.fds)
-        self._land(arrived)
+        self.arrived()
+        self._turn_back()
 
 
-def depart(conduit: Conduit, sends: bool, receives: bool) -> Token:
+def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
     slot = conduit.fly(sends, receives)
     try:
         way = _way(conduit, sends, receives)
     except BaseException:
-        conduit.land(sends, receives, False)
+        conduit.turn_back(sends, receives)
         raise
     return (conduit.key, slot, sends, receives, *way)
 
 
-def _way(conduit: Conduit, sends: bool, receives: bool) -> tuple[str, Any]:
-    popen = _spawning.get_spawning_popen()
+def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
+    popen: Any = _multiprocessing.get_spawning_popen()
     if popen is not None:
         dup: Any = reduction.DupFd
         passed = [dup(fd) for fd in conduit.fds(sends, receives)]
-        weakref.finalize(popen, _spawned, vars(popen), conduit, sends, receives)
+        weakref.finalize(popen, _spawned, popen.__dict__, conduit, sends, receives)
         return "passed", passed
     if here.courier is not None:
         return "aboard", here.courier.board(_Aboard(conduit, sends, receives))
     fds = conduit.duplicates(sends, receives)
     try:
-        made = offer(fds, partial(conduit.land, sends, receives, False))
+        made = offer(fds, partial(conduit.turn_back, sends, receives))
     finally:
         close_all(fds)
     return "offered", made
 
 
-def _spawned(popen: dict[str, Any], conduit: Conduit, sends: bool, receives: bool) -> None:
+def _spawned(popen: dict[str, Any], conduit: Shared, sends: bool, receives: bool) -> None:
     """The object of a process that was to be started is gone. Has that process ever been there?"""
-    conduit.land(sends, receives, bool(popen.get("pid")))
+    if not popen.get("pid"):
+        conduit.turn_back(sends, receives)
 
 
-def arrive(token: Token) -> Conduit:
-    """The conduit of a handle that has come here. Raises if it cannot be had: OSError, HandoverError."""
+def arrive(token: Token, kind: type[S]) -> S:
+    """What a handle of this kind leads to that has come here. Raises if it cannot be had: OSError, HandoverError."""
     key, slot, sends, receives, way, where = token
-    count = 1 + 2 * sends + 2 * receives
+    count = 1 + kind.sockets * (sends + receives)
     if way == "passed":
         fds = [one.detach() for one in where]
     elif way == "aboard":
@@ -93,6 +94,6 @@ def arrive(token: Token) -> Conduit:
         aboard[where : where + count] = [-1] * count
     else:
         fds = claim(Offer(*where))
-    conduit = Conduit.arrive(key, fds, sends, receives)
+    conduit = kind.arrive(key, fds, sends, receives)
     conduit.open(sends, receives, slot)
     return conduit

@@ -21,8 +21,9 @@ _LEAVES = (str, bytes, bytearray, int, float, complex, bool, type(None), type, M
 def wanted(kind: type) -> list[Any] | None:
     """The objects of this kind that the process which has just been started can reach; None: nobody knows."""
     current: Any = process.current_process()
+    base: Any = process.BaseProcess
     todo: list[Any] = [getattr(current, name, None) for name in ("_target", "_args", "_kwargs")]
-    if todo[0] is None and type(current).run is not process.BaseProcess.run:
+    if todo[0] is None and current.__class__.run is not base.run:
         todo.append(vars(current))  # a subclass that works by itself
     found: list[Any] = []
     seen: set[int] = set()

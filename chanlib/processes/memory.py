@@ -37,8 +37,11 @@ class Memory:
         self.view = memoryview(mapped)
 
     @classmethod
-    def create(cls, size: int) -> Memory:
-        """Raises OSError if there is no memory, or no descriptor, to be had."""
+    def create(cls, size: int, grows: bool = False) -> Memory:
+        """If it `grows`, its file may get longer than what is mapped.
+
+        Raises OSError if there is no memory, or no descriptor, to be had.
+        """
         fd = _open(size)
         try:
             os.set_inheritable(fd, False)
@@ -47,7 +50,8 @@ class Memory:
             else:
                 os.ftruncate(fd, size)
             if ANONYMOUS:
-                _fcntl.fcntl(fd, _fcntl.F_ADD_SEALS, _fcntl.F_SEAL_SHRINK | _fcntl.F_SEAL_GROW | _fcntl.F_SEAL_SEAL)
+                seals = _fcntl.F_SEAL_SHRINK | _fcntl.F_SEAL_SEAL | (0 if grows else _fcntl.F_SEAL_GROW)
+                _fcntl.fcntl(fd, _fcntl.F_ADD_SEALS, seals)
             return cls(fd, size)
         except BaseException:
             os.close(fd)

@@ -3,7 +3,8 @@
 All that runs a user's code, pickling and unpickling, is done outside of every lock: a sender encodes before it looks
 for room, a receiver decodes what it has copied out. A small integer stands in the header; bytes and strings are copied
 as they are; everything else is pickled (protocol 5), with its large buffers beside the pickle, so that an array is
-copied once on each side. What is longer than the ring takes goes into memory of its own, whose descriptor travels along.
+copied once on each side. What is longer than the ring takes goes into memory of its own, whose descriptor travels with
+it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from multiprocessing.reduction import ForkingPickler
 from collections.abc import Sequence
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol, cast
 
 from .courier import Courier, carried, here
@@ -93,7 +94,7 @@ class Message:
 
 def encode(value: Any, serializer: Serializer | None) -> Any:
     """`value` as a message, or the integer itself. Raises whatever its pickling raises."""
-    kind = type(value)
+    kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if serializer is not None:
         data = serializer.dumps(value)
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -154,7 +155,8 @@ def _flat(data: Any) -> Any:
 
 def write(data: memoryview, at: int, message: Message, number: int) -> None:
     """Write it there; its descriptors travel under `number`."""
-    courier, buffers = message.courier, message.buffers
+    buffers = message.buffers
+    courier: Any = message.courier
     flags = 0
     if number:
         flags = PARCEL | SPILLED if courier.memory is not None else PARCEL
@@ -180,11 +182,14 @@ def write(data: memoryview, at: int, message: Message, number: int) -> None:
 class Record:
     """What has been read, to be decoded."""
 
-    __slots__ = ("buffers", "count", "fds", "kind", "number", "payload", "spilled", "units")
+    __slots__ = ("_at", "_data", "buffers", "copied", "count", "fds", "kind", "number", "payload", "spilled", "units")
 
     fds: list[int] | None  # the descriptors that came along
 
     def __init__(self, data: memoryview, at: int, copy: bool) -> None:
+        self.copied = copy
+        self._data: memoryview | None = None if copy else data
+        self._at = at
         self.units, kind, flags, buffers, length = HEADER.unpack_from(data, at)
         self.kind = kind
         at += UNIT
@@ -198,9 +203,8 @@ class Record:
         if self.spilled:
             self.payload: Any = None
             return
-        if buffers:
-            lengths = data[at : at + 8 * buffers].cast("Q").tolist()
-            at += UNIT * units_of(8 * buffers)
+        lengths: list[int] = data[at : at + 8 * buffers].cast("Q").tolist()
+        at += UNIT * units_of(8 * buffers)
         view = data[at : at + length]
         if not copy:
             self.payload = view
@@ -215,6 +219,10 @@ class Record:
                 part = data[at : at + size]
                 self.buffers.append(bytearray(part) if copy else part)
                 at += UNIT * units_of(size)
+
+    def copy(self) -> Record:
+        """The same, copied out."""
+        return self if self._data is None else Record(self._data, self._at, True)
 
     def drop(self) -> None:
         """Nobody wants it."""
@@ -240,8 +248,10 @@ def decode(record: Any, serializer: Serializer | None) -> Any:
     """The value. Raises whatever its unpickling raises; it is then lost."""
     if type(record) is int:
         return record
+    kind: int
+    payload: Any
     if type(record) is tuple:
-        kind, payload = record
+        kind, payload = cast("tuple[int, Any]", record)
         if kind == PICKLE:
             return pickle.loads(payload)
         if kind == BYTES:

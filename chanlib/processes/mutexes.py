@@ -23,8 +23,9 @@ from functools import partial
 from typing import Protocol
 
 from .features import libc
+from .memory import Memory
 
-__all__ = ["FILE", "MUTEX_BYTES", "PTHREAD", "FileMutex", "Mutex", "PthreadMutex", "patiently", "taken"]
+__all__ = ["FILE", "MUTEX_BYTES", "PTHREAD", "FileMutex", "Mutex", "PthreadMutex", "patiently", "settled"]
 
 MUTEX_BYTES = 64
 PTHREAD, FILE = 1, 2
@@ -56,9 +57,8 @@ class Mutex(Protocol):
         ...
 
 
-def taken(mutex: Mutex) -> bool:
-    """Take it if it is free."""
-    result = mutex.attempt()
+def settled(mutex: Mutex, result: int) -> bool:
+    """What `attempt` has said: is it ours?"""
     if result == 0:
         return True
     if result == _DIED:
@@ -72,15 +72,15 @@ def taken(mutex: Mutex) -> bool:
 def patiently(mutex: Mutex) -> bool:
     """Take it, or find it taken for some milliseconds."""
     for _ in range(_QUICK):
-        if taken(mutex):
+        if settled(mutex, mutex.attempt()):
             return True
     for _ in range(_YIELDING):
         os.sched_yield()
-        if taken(mutex):
+        if settled(mutex, mutex.attempt()):
             return True
     for _ in range(_SLEEPING):
         time.sleep(_NAP)
-        if taken(mutex):
+        if settled(mutex, mutex.attempt()):
             return True
     return False
 
@@ -89,6 +89,7 @@ class PthreadMutex:
     __slots__ = ("_keep", "attempt", "died", "release")
 
     def __init__(self, view: memoryview) -> None:
+        assert libc is not None
         self._keep = (ctypes.c_char * MUTEX_BYTES).from_buffer(view)
         address = ctypes.c_void_p(ctypes.addressof(self._keep))
         self.attempt: Callable[[], int] = partial(libc.pthread_mutex_trylock, address)
@@ -97,6 +98,7 @@ class PthreadMutex:
 
     def initialise(self) -> None:
         """By the creator, before anybody else can see it."""
+        assert libc is not None
         attributes = (ctypes.c_char * MUTEX_BYTES)()
         for done in (
             libc.pthread_mutexattr_init(attributes),
@@ -109,21 +111,21 @@ class PthreadMutex:
 
 
 class FileMutex:
-    __slots__ = ("_byte", "_fd")
+    __slots__ = ("_byte", "_memory")
 
-    def __init__(self, fd: int, byte: int) -> None:
-        self._fd = fd
+    def __init__(self, memory: Memory, byte: int) -> None:
+        self._memory = memory
         self._byte = byte
 
     def attempt(self) -> int:
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._byte)
+            fcntl.lockf(self._memory.fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, self._byte)
         except (BlockingIOError, PermissionError):
             return _BUSY
         return 0
 
     def release(self) -> None:
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._byte)
+        fcntl.lockf(self._memory.fd, fcntl.LOCK_UN, 1, self._byte)
 
     def died(self) -> None:
         pass

@@ -7,15 +7,17 @@ first look (`_hint`, which comes first wherever an operation is looked at), and 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core.engine import PENDING, QueuedLeaf
 from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
+from .layout import ENDED, LEASE
 from .messages import decode, encode
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
-from .layout import ENDED
+from .ring import EMPTY
 
 if TYPE_CHECKING:
     from .._core.pure.leaf import Branch
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from .ends import Handle
     from .ports import Inbound, Outbound
 
-__all__ = ["Closed", "Receive", "ReceiveSome", "Send", "SendSome"]
+__all__ = ["Closed", "Receive", "ReceiveSome", "Receiving", "Send", "SendSome"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -89,11 +91,12 @@ class PortLeaf(QueuedLeaf[T_co]):
             waiter.wake_in(0.0)
             return
         self._bell = bell
-        waiter.wake_in(port.sleep(waiter))
-        if self._seems_ready(port) or port.words[ENDED]:
-            waiter.wake_in(0.0)
-        else:
+        pause = port.sleep()
+        waiter.wake_in(pause)
+        if pause == HEARTBEAT:
             waiter.wake_readable(bell.fd)
+            if self._seems_ready(port):
+                waiter.wake_in(0.0)
 
 
 class _Sending(PortLeaf[T_co]):
@@ -161,10 +164,9 @@ class Send(_Sending[None]):
     def _now(self, port: Any, /) -> Any:
         if self._message is None:
             self._hint(port)
-        message = self._message
-        if type(message) is int or message.courier is None:
-            if self._via._open and port.put_one(message):
-                return None
+        message: Any = self._message
+        if (type(message) is int or message.courier is None) and self._via._open and port.put_one(message):
+            return None
         return super()._now(port)
 
     def _attempt(self, port: Outbound) -> Any:
@@ -207,22 +209,22 @@ class SendSome(_Sending[int]):
         return f"send_some to {self._via!r}"
 
 
-class _Receiving(PortLeaf[T_co]):
+class Receiving(PortLeaf[T_co]):
     __slots__ = ()
 
     def _seems_ready(self, port: Inbound) -> bool:
-        return bool(port.words[ENDED]) or not port.empty()
+        return bool(port.words[ENDED]) or not (port.empty() or port.words[LEASE])
 
-    def _get(self, port: Inbound, most: float) -> Any:
-        """Under the lock: a list of records, or PENDING; raises at the end."""
+    def _look(self, port: Inbound, look: Callable[[], Any]) -> Any:
+        """Under the lock: what `look` finds, or PENDING; raises at the end."""
         via = self._via
         if not via._open:
             raise via._shut()
         ended = port.words[ENDED]
         if ended >= CANCELLED:
             raise HandleClosed(f"{via!r} is cancelled", channel=via, cause=via._cause_of_end())
-        found = port.get(most)
-        if found or found is PENDING:
+        found = look()
+        if found is not EMPTY:
             return found
         if ended != CLOSED:
             gone = via._nobody(port)
@@ -241,7 +243,7 @@ class _Receiving(PortLeaf[T_co]):
         return ChannelEmpty(f"{self._via!r} is empty")
 
 
-class Receive(_Receiving[T_co]):
+class Receive(Receiving[T_co]):
     __slots__ = ()
 
     def __init__(self, via: Handle, port: Inbound) -> None:
@@ -257,7 +259,7 @@ class Receive(_Receiving[T_co]):
         return super()._now(port)
 
     def _attempt(self, port: Inbound) -> Any:
-        found = self._get(port, 1)
+        found = self._look(port, lambda: port.get(1))
         return found if found is PENDING else found[0]
 
     def _finish(self, got: Any) -> Any:
@@ -267,7 +269,7 @@ class Receive(_Receiving[T_co]):
         return f"receive from {self._via!r}"
 
 
-class ReceiveSome(_Receiving[list[T_co]]):
+class ReceiveSome(Receiving[Any]):
     __slots__ = ("_most",)
 
     def __init__(self, via: Handle, port: Inbound, most: float) -> None:
@@ -276,13 +278,13 @@ class ReceiveSome(_Receiving[list[T_co]]):
         self._src = port
 
     def _attempt(self, port: Inbound) -> Any:
-        return self._get(port, self._most) if self._most else []
+        return self._look(port, lambda: port.get(self._most)) if self._most else []
 
     def _finish(self, got: Any) -> Any:
         """Up to the first that does not unpickle: the next receive raises for that."""
         serializer = self._via._serializer
         values: list[Any] = []
-        port = self._via._conduit_now().inbound
+        port = self._via._channel.inbound
         for number, record in enumerate(got):
             try:
                 values.append(decode(record, serializer))

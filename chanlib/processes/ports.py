@@ -7,23 +7,24 @@ Invariants:
   copying. `held` is set before it is tried for and cleared after it is given back, so that `_mend` can do that if an
   interrupt comes.
 - who sleeps has silenced the bell and said so (ARMED) with the mutex, having found nothing, and has looked once more
-  after giving it back. Who has put something in looks whether somebody sleeps after giving the mutex back. So one of the
-  two sees the other, unless a process dies right between its store and the bell: therefore who sleeps looks again after
-  HEARTBEAT seconds.
+  after giving it back. Who has put something in looks whether somebody sleeps after giving the mutex back. So one of
+  the two sees the other, unless a process dies right between its store and the bell: therefore who sleeps looks again
+  after HEARTBEAT seconds.
 """
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from .._core.engine import PENDING, Queued
 from .courier import fetch
-from .messages import Message, Record
-from .mutexes import Mutex, PthreadMutex, patiently
-from .ring import EMPTY, Ring
 from .layout import ENDED, HEAD, LEASE, PARCELS, RECEIVERS_ARMED, SENDERS_ARMED, TAIL
+from .messages import Message, Record
+from .mutexes import Mutex, PthreadMutex, patiently, settled
+from .ring import EMPTY, Ring
 
 if TYPE_CHECKING:
     from .bells import Bell
@@ -36,11 +37,13 @@ OPEN, CLOSED, CANCELLED, DESERTED = range(4)
 
 HEARTBEAT = 0.2  # seconds
 GLANCE = 0.02  # seconds after which a sender looks whether there is a receiver
-CONTENDED = 0.001  # seconds after which who has found the mutex taken looks again
+_NAP, _LONGEST_NAP = 0.001, 0.05  # seconds after which who has found the mutex taken again and again looks again
+_LEASED = 0.005  # seconds after which who has found another one's lease looks again
 
 
 class Port(Queued):
-    __slots__ = ("bell", "count", "held", "look_at", "mutex", "quick", "ring", "words")
+    count: int
+    __slots__ = ("bell", "count", "held", "look_at", "mutex", "nap", "quick", "ring", "words")
 
     _armed: int  # the word in which those who sleep here say so
     _their_armed: int
@@ -52,22 +55,24 @@ class Port(Queued):
         self.mutex = mutex
         self.quick = mutex.attempt if isinstance(mutex, PthreadMutex) else None  # it tells threads apart
         self.bell: Bell | None = None
-        self.held = False
+        self.held = 0  # the thread that has the mutex, or tries for it; 0: none
         self.look_at = 0.0  # when to look whether there is anybody on the other side
-        self.count = 0  # what this process has put in, or taken out
+        self.nap = _NAP
+        self.count: int = 0  # what this process has put in, or taken out
 
     def take(self) -> bool:
         """Under the lock: take the mutex."""
-        self.held = True
+        self.held = get_ident()
         mutex = self.mutex
-        if not mutex.attempt() or patiently(mutex):
+        result = mutex.attempt()
+        if not result or settled(mutex, result) or patiently(mutex):
             return True
-        self.held = False
+        self.held = 0
         return False
 
     def release(self) -> None:
         self.mutex.release()
-        self.held = False
+        self.held = 0
 
     def _mend(self) -> None:
         if self.held:
@@ -85,13 +90,20 @@ class Port(Queued):
 
     def _forget_waiters(self) -> None:
         super()._forget_waiters()
-        self.held = False
+        self.held = 0
 
-    def sleep(self, waiter: Any) -> float:
-        """Under the lock: leave word that somebody sleeps. After how many seconds he is to look at the latest."""
-        if self.bell is None or not self.take():
-            return CONTENDED
+    def sleep(self) -> float:
+        """Under the lock: leave word that somebody sleeps. After how many seconds he is to look at the latest.
+
+        HEARTBEAT: the bell will ring. Less: it could not be left, since somebody else is in there.
+        """
+        if self.bell is None:
+            return 0.0
+        if not self.take():
+            self.nap = min(self.nap * 2, _LONGEST_NAP)
+            return self.nap
         try:
+            self.nap = _NAP
             self.bell.silence()
             self.words[self._armed] = 1
         finally:
@@ -99,7 +111,7 @@ class Port(Queued):
         return HEARTBEAT
 
     def nobody(self, slots: Slots) -> bool | None:
-        """Has the other side gone? None: it has died. Looked at in earnest now and then, and when the kernel says so."""
+        """Has the other side gone? None: it has died. Looked at now and then, and when the kernel says so."""
         sending = isinstance(self, Outbound)
         hung_up = self.bell is not None and self.bell.hung_up()
         if hung_up or monotonic() >= self.look_at:
@@ -120,17 +132,18 @@ class Outbound(Port):
         words, quick = self.words, self.quick
         if quick is None or self.held or monotonic() >= self.look_at:
             return False
-        mine = self.held = True
+        mine = self.held = get_ident()
         try:
-            if quick():
-                mine = False
+            result = quick()
+            if result and not settled(self.mutex, result):
+                mine = 0
                 return False
             if words[ENDED] or not self.ring.put(message):
                 return False
         finally:
             if mine:
                 self.mutex.release()
-            self.held = False
+            self.held = 0
         if words[RECEIVERS_ARMED]:
             self.ring_others()
         self.count += 1
@@ -173,11 +186,12 @@ class Outbound(Port):
 
 
 class Inbound(Port):
-    __slots__ = ("_returned",)
+    __slots__ = ("_returned", "_slots")
     _armed, _their_armed = RECEIVERS_ARMED, SENDERS_ARMED
 
-    def __init__(self, ring: Ring, mutex: Mutex) -> None:
+    def __init__(self, ring: Ring, mutex: Mutex, slots: Slots) -> None:
         super().__init__(ring, mutex)
+        self._slots = slots
         self._returned: deque[Any] = deque()  # records that have been taken out, and were not wanted then
 
     def get_one(self) -> Any:
@@ -185,28 +199,28 @@ class Inbound(Port):
         words, quick = self.words, self.quick
         if quick is None or self.held or self._returned or words[LEASE] or words[ENDED] >= CANCELLED:
             return PENDING
-        mine = self.held = True
+        mine = self.held = get_ident()
         try:
-            if quick():
-                mine = False
+            result = quick()
+            if result and not settled(self.mutex, result):
+                mine = 0
                 return PENDING
             record = self.ring.get()
             if record is EMPTY:
                 return PENDING
-            if type(record) is Record and record.number:
-                assert self.bell is not None
-                record.fds = fetch(record.number, self.bell.parcels)
+            if type(record) is Record:
+                self._whole(record)
         finally:
             if mine:
                 self.mutex.release()
-            self.held = False
+            self.held = 0
         if words[SENDERS_ARMED]:
             self.ring_others()
         self.count += 1
         return record
 
     def get(self, most: float) -> Any:
-        """Under the lock: what is there, at most so many, as a list of records; PENDING, if the mutex is taken."""
+        """Under the lock: what is there, at most so many, as a list of records; EMPTY; PENDING: that cannot be said."""
         words, ring = self.words, self.ring
         found: list[Any] = []
         while self._returned and len(found) < most:
@@ -214,20 +228,71 @@ class Inbound(Port):
         if not self.take():
             return found or PENDING
         try:
+            if words[LEASE] and self._is_leased():
+                return found or PENDING
             while len(found) < most:
                 record = ring.get()
                 if record is EMPTY:
                     break
-                if type(record) is Record and record.number:
-                    assert self.bell is not None
-                    record.fds = fetch(record.number, self.bell.parcels)
-                found.append(record)
+                found.append(self._whole(record))
         finally:
             self.release()
         if found and words[SENDERS_ARMED]:
             self.ring_others()
         self.count += len(found)
-        return found
+        return found or EMPTY
+
+    def _whole(self, record: Any) -> Any:
+        """With the descriptors that belong to it."""
+        if type(record) is Record and record.number:
+            assert self.bell is not None
+            record.fds = fetch(record.number, self.bell.parcels)
+        return record
+
+    # ------------------------------------------------------------- looking at the first record where it lies
+    def lease(self, slot: int) -> Any:
+        """Under the lock: the first record, which stays where it is until `end_lease`; PENDING, or EMPTY."""
+        words, ring = self.words, self.ring
+        if self._returned:
+            return self._returned.popleft()
+        if not self.take():
+            return PENDING
+        try:
+            if words[LEASE] and self._is_leased():
+                return PENDING
+            record = ring.look()
+            if type(record) is not Record or record.number:
+                return self._whole(ring.get())
+            words[LEASE] = slot + 1
+            return record
+        finally:
+            self.release()
+
+    def end_lease(self) -> bool:
+        """Under the lock: it is over, the record is gone. False: somebody else has the mutex."""
+        if not self.take():
+            return False
+        try:
+            if self.words[LEASE]:
+                self.ring.skip()
+                self.words[LEASE] = 0
+        finally:
+            self.release()
+        self.count += 1
+        if self.words[SENDERS_ARMED]:
+            self.ring_others()
+        self._wake_all()
+        return True
+
+    def _is_leased(self) -> bool:
+        """With the mutex: does whoever has it live?"""
+        if self._slots.lives(self.words[LEASE] - 1):
+            return True
+        self.words[LEASE] = 0
+        return False
+
+    def sleep(self) -> float:
+        return _LEASED if self.words[LEASE] else super().sleep()
 
     def put_back(self, records: list[Any]) -> None:
         """They are received again, from this process only."""
@@ -240,7 +305,7 @@ class Inbound(Port):
 
     def discard(self) -> None:
         """Under the lock: nobody is to get what is there."""
-        while (found := self.get(100)) and found is not PENDING:
+        while (found := self.get(100)) is not EMPTY and found is not PENDING:
             for record in found:
                 if type(record) is Record:
                     record.drop()

@@ -34,7 +34,7 @@ from .layout import (
     fence,
 )
 from .memory import Memory
-from .messages import Message, read, write
+from .messages import Message, Record, read, write
 
 __all__ = ["EMPTY", "MOST", "Ring"]
 
@@ -88,7 +88,7 @@ class Ring:
 
     def __len__(self) -> int:
         words = self.words
-        return ((words[TAIL] >> _BITS) - (words[HEAD] >> _BITS)) & _NUMBERS
+        return ((words[TAIL] >> _BITS) - (words[HEAD] >> _BITS)) & _NUMBERS  # type: ignore[no-any-return]
 
     def has_room(self, message: Any) -> bool:
         """Is there room for it? By who has the senders' mutex; to others it is a hint."""
@@ -100,7 +100,7 @@ class Ring:
         rest = self._units - (tail & self._mask)
         if units > rest:
             units += rest
-        return ((tail - head) & _POSITION) + units <= self._units
+        return bool(((tail - head) & _POSITION) + units <= self._units)
 
     def put(self, message: Any, number: int = 0) -> bool:
         """By who has the senders' mutex: put it in, if there is room. Its descriptors travel under `number`."""
@@ -155,3 +155,29 @@ class Ring:
             fence()
         words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved + units) & _POSITION)
         return record
+
+    def look(self) -> Any:
+        """By who has the receivers' mutex: the first record where it lies, the integer itself, or EMPTY."""
+        words = self.words
+        head = words[HEAD]
+        if head == words[TAIL]:
+            return EMPTY
+        if WEAK:
+            fence()
+        at = (head & self._mask) * UNIT
+        _, kind, _, _, value = SMALL.unpack_from(self.data, at)
+        if kind == INT:
+            return value
+        return Record(self.data, 0 if kind == SKIP else at, False)
+
+    def skip(self) -> None:
+        """By who has the receivers' mutex: the first record has been seen."""
+        words = self.words
+        head = words[HEAD]
+        at = (head & self._mask) * UNIT
+        moved, kind, _, _, _ = SMALL.unpack_from(self.data, at)
+        if kind == SKIP:
+            moved += SMALL.unpack_from(self.data, 0)[0]
+        if WEAK:
+            fence()
+        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved) & _POSITION)

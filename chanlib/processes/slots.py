@@ -25,8 +25,8 @@ import os
 import time
 from typing import Any
 
-from .memory import Memory
 from .layout import CAUSE, SLOTS, SLOTS_USED, WORDS_END, fence
+from .memory import Memory
 
 __all__ = ["Slots", "started"]
 
@@ -110,7 +110,7 @@ class Slots:
 
     def _bury(self) -> int:
         """All slots are taken: what a dead process has left over is added to that of another."""
-        dead = [at for at in self._used() if not self._lives(at)]
+        dead = [at for at in self._used() if not self.lives(at)]
         if len(dead) < 2:
             raise OSError(f"a process channel can be used by {MOST} processes at a time, and is")
         first, *others = dead
@@ -150,7 +150,7 @@ class Slots:
             if self._table[at + PID]:
                 more, others = self.of(at)
                 left = self.inherited(at) if inherited else (0, 0)
-                if any(left) and self._lives(at):
+                if any(left) and self.lives(at):
                     more += left[0]
                     others += left[1]
                 senders += more
@@ -160,13 +160,15 @@ class Slots:
     def alive(self, sending: bool) -> bool:
         """Has any process that lives an end of this kind?"""
         for at in self._used():
-            if self._table[at + PID]:
-                if self.of(at)[not sending] + self.inherited(at)[not sending] and self._lives(at):
-                    return True
+            here = self.of(at)[not sending] + self.inherited(at)[not sending] if self._table[at + PID] else 0
+            if here and self.lives(at):
+                return True
         return False
 
-    def _lives(self, at: int) -> bool:
-        pid, since = self._table[at + PID], self._table[at + STARTED]
+    def lives(self, at: int) -> bool:
+        """Is the process whose slot it is there?"""
+        pid: int = self._table[at + PID]
+        since: int = self._table[at + STARTED]
         if pid == COMING:
-            return bool(time.monotonic_ns() < since)
+            return time.monotonic_ns() < since
         return pid == os.getpid() or started(pid) == since

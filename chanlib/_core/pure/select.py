@@ -107,7 +107,8 @@ class Choice(Op[T_co]):
 
     def _failed(self, branch: Branch, error: Exception) -> None:
         """`error` is about to be raised for `branch`: say of which arm."""
-        if branch.arm is not None and isinstance(error, ChannelClosed) and error.channel is branch.src:
+        about = (branch.src, getattr(branch.leaf, "_via", branch.src))
+        if branch.arm is not None and isinstance(error, ChannelClosed) and any(error.channel is one for one in about):
             error.arm = branch.arm
 
     # ------------------------------------------------------------- performing

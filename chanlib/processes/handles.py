@@ -1,0 +1,133 @@
+"""Handles: what users hold of something that several processes share, be it an end of a channel, an event or the like.
+
+A handle is a value that can be given to other processes. There it is another handle, as if cloned: pickling counts one
+more, which counts here until it counts there (`handover`). A fork leaves all handles of the parent in the child; which
+of them are its own `inheritance` tells, or their first use.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from multiprocessing import util
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
+
+from ..errors import HandleClosed
+from .conduit import Shared
+from .handover import Token, arrive, depart
+from .inheritance import wanted
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["SharedHandle"]
+
+S = TypeVar("S", bound=Shared)
+
+
+class SharedHandle(Generic[S]):
+    """What all kinds of handle have in common."""
+
+    __slots__ = ("__weakref__", "_channel", "_inherited", "_name", "_open")
+
+    _kind: ClassVar[type[Shared]]
+    _sends: bool  # which of the two kinds of end it counts as; maybe both
+    _receives: bool
+    _channel: S
+    _name: str | None
+    _open: bool
+    _inherited: bool  # a fork has left it here, and nobody has used it
+
+    @classmethod
+    def _made(cls, conduit: S, options: tuple[Any, ...]) -> Self:
+        """One that has been counted already."""
+        self = object.__new__(cls)
+        self._configure(*options)
+        self._channel = conduit
+        self._inherited = False
+        self._open = True
+        _handles.add(self)
+        return self
+
+    def _configure(self, *options: Any) -> None:
+        (self._name,) = options
+
+    def _options(self) -> tuple[Any, ...]:
+        """What `_configure` takes; it is pickled."""
+        return (self._name,)
+
+    # ------------------------------------------------------------- for the operations
+    def _used(self) -> S:
+        """Of one that is open, and counts."""
+        if not self._open:
+            raise self._shut()
+        if self._inherited:
+            self._own(True)
+        return self._channel
+
+    def _own(self, wanted: bool) -> None:
+        """A fork has left it here: it is used; or it is not what this process is for, but may still be used."""
+        if wanted:
+            self._inherited = False
+        if self._open:
+            self._channel.own(self._sends, self._receives, wanted)
+
+    def _shut(self) -> HandleClosed:
+        return HandleClosed(f"{self!r} is closed", channel=self)
+
+    def _let_go(self, cause: BaseException | None = None) -> bool:
+        """Close it; True the first time."""
+        if not self._open:
+            return False
+        self._open = False
+        conduit = self._channel
+        conduit.close(self._sends, self._receives, self._inherited, cause)
+        for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
+            port.rouse()
+        return True
+
+    # ------------------------------------------------------------- as a value
+    def __reduce__(self) -> Any:
+        token = depart(self._used(), self._sends, self._receives)
+        return _arrived, (type(self), token, self._options())
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be copied")
+
+    def __deepcopy__(self, memo: Any) -> NoReturn:
+        raise TypeError(f"{self!r} cannot be copied")
+
+    def __repr__(self) -> str:
+        label = "" if self._name is None else f" {self._name!r}"
+        return f"<{type(self).__name__}{label}{self._state()}{'' if self._open else ' (closed)'}>"
+
+    def _state(self) -> str:
+        """For the repr."""
+        return ""
+
+
+def _arrived(kind: type[SharedHandle[Any]], token: Token, options: tuple[Any, ...]) -> SharedHandle[Any]:
+    return kind._made(arrive(token, kind._kind), options)
+
+
+_handles: weakref.WeakSet[SharedHandle[Any]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for handle in list(_handles):
+        if handle._open:
+            handle._inherited = True
+
+
+def _started_by_multiprocessing(_: object) -> None:
+    """In a process that `multiprocessing` has started: if by a fork, it says by its arguments what it wants."""
+    inherited = [handle for handle in list(_handles) if handle._inherited]
+    if inherited:
+        known = wanted(SharedHandle)
+        for handle in inherited:
+            handle._own(known is None or handle in known)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+    util.register_after_fork(_handles, _started_by_multiprocessing)
