@@ -127,6 +127,7 @@ def opened() -> Iterator[Callable[..., tuple[ProcessSender, ProcessReceiver]]]:
     yield make
     for end in made:
         end.close()
+    made.clear()
 
 
 @pytest.fixture(params=["ends", "both"])
@@ -145,6 +146,7 @@ def either(request: pytest.FixtureRequest, opened: Any) -> Iterator[Callable[...
     yield make
     for both in made:
         both.__del__()  # a frame that an error holds may keep it past the test
+    made.clear()
 
 
 _OWN_TRACE_FUNCTION = {
