@@ -28,6 +28,7 @@ __all__ = [
     "coroutine_of",
     "current_child",
     "in_this_thread",
+    "reason_of",
 ]
 
 T = TypeVar("T")
@@ -133,7 +134,7 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
     except BaseException as cut:
         child = current_child.get()
         given_up = abandon and job.abandon()
-        token.cancel((child and child._reason) or scope._called or _reason_of(cut))
+        token.cancel((child and child._reason) or scope._called or reason_of(cut))
         if given_up or isinstance(cut, GeneratorExit):  # its loop is over: nobody can wait here
             raise
         while not job._set:
@@ -149,7 +150,7 @@ async def attend(job: Job, name: str, scope: CancelScope, abandon: bool) -> Any:
     return job.value
 
 
-def _reason_of(cut: BaseException) -> str | None:
+def reason_of(cut: BaseException) -> str | None:
     """Why a task was cancelled, if it is said: trio has it as an attribute, anyio in the message."""
     reason = getattr(cut, "reason", None) or str(cut).partition("; reason: ")[2]
     return reason or None

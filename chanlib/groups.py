@@ -21,7 +21,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple, Unpack, cast, overload
 
 from ._core.backends import backend_here
 from ._core.engine import Op
@@ -47,6 +47,8 @@ from .scopes import CancelScope
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from .processes.children import StartMethod
 
 __all__ = ["TaskGroup"]
 
@@ -316,6 +318,69 @@ class TaskGroup(Roster):
         else:
             coroutine = attend(Job(fn, args), called(fn, name), self._scope, abandon)
         child = TaskHandle(self, coroutine, fn if name is None else name)
+        if self._limit is None or self._locked(self._admit, child):
+            self._start(child)
+        return child
+
+    @overload
+    def start_process(
+        self,
+        fn: Callable[[Unpack[Args]], Coroutine[Any, Any, T]],
+        /,
+        *args: *Args,
+        name: str | None = ...,
+        grace: float = ...,
+        start_method: StartMethod | None = ...,
+        backend: BackendName | None = ...,
+        logging: bool = ...,
+    ) -> TaskHandle[T]: ...
+    @overload
+    def start_process(
+        self,
+        fn: Callable[[Unpack[Args]], T],
+        /,
+        *args: *Args,
+        name: str | None = ...,
+        grace: float = ...,
+        start_method: StartMethod | None = ...,
+        backend: None = ...,
+        logging: bool = ...,
+    ) -> TaskHandle[T]: ...
+    def start_process(
+        self,
+        fn: Callable[[Unpack[Args]], Any],
+        /,
+        *args: *Args,
+        name: str | None = None,
+        grace: float = 1.0,
+        start_method: StartMethod | None = None,
+        backend: BackendName | None = None,
+        logging: bool = False,
+    ) -> TaskHandle[Any]:
+        """Start `fn(*args)` in a process of its own, as a child like any other. Never waits.
+
+        It runs in the main thread of the process, an async function by `run` on `backend` ("asyncio" if None).
+        `start_method` is "fork", "forkserver" or "spawn", as in `multiprocessing`; None: "forkserver" on Linux, else
+        "spawn". Function and arguments are pickled at once; with "fork" they are not, and the process has them as they
+        are when it is forked, a moment later, or when there is a place for it. The result is pickled, and so is an
+        exception, with its remote traceback as the cause; one that cannot be comes as `RemoteError`.
+
+        When the child is cancelled, whatever operation `fn` waits in raises `Cancelled` there, as does each that
+        follows (in a loop it is the loop's own cancellation). `grace` seconds later the process gets SIGTERM, which
+        raises `Cancelled` in code that knows nothing of operations; after as many again it is killed, with all that
+        it has started. 0: killed at once; `math.inf`: waited for. It is always waited for, and reaped.
+
+        A process that ends without a result, killed or by `sys.exit()`, is a `WorkerDied`. It ignores Ctrl-C, which
+        is its parent's affair, and does not outlive a parent that is killed. With `logging` its log records are
+        handled in this process; else they stay there. What cannot be pickled, or a process that cannot be started, is
+        an error of the child; ValueError for a `backend` of a function that is not async.
+        """
+        self._may_start()
+        from .processes.children import process_child
+
+        called_so = called(fn, name)
+        coroutine = process_child(fn, args, called_so, self._scope, grace, start_method, backend, logging)
+        child: TaskHandle[Any] = TaskHandle(self, coroutine, called_so)
         if self._limit is None or self._locked(self._admit, child):
             self._start(child)
         return child

@@ -29,11 +29,12 @@ FLOORS = (
     {"broadcasts", "conditions", "ends", "signals"},
     {"handles"},
     {"children", "completions", "run"},
+    {"processes"},  # imported by groups only when it is used
     {"roster"},
     {"groups"},
     {"gathering"},
 )
-HELPERS = {"blocks", "checks", "children", "endings", "iterating", "roster"}  # public to the package only
+HELPERS = {"blocks", "checks", "children", "endings", "iterating", "processes", "roster"}  # public to the package only
 PRIMITIVES = sorted(FLOORS[0].union(*FLOORS[2:]) - HELPERS)
 
 

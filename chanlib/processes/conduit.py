@@ -46,6 +46,7 @@ __all__ = ["Conduit", "Shared"]
 
 _MAGIC = int.from_bytes(b"chanlib\x01", "big")
 _CLOSING = 0.2  # seconds that a close waits for a mutex whose owner is stopped
+_ATTACHING = 5.0  # seconds that a handle which arrives does
 
 _conduits: weakref.WeakValueDictionary[bytes, Shared] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
@@ -143,19 +144,33 @@ class Shared:
 
     # ------------------------------------------------------------- counting ends
     def open(self, senders: int, receivers: int, claimed_from: int | None = None) -> None:
-        """So many more ends in this process; they have come from the slot of another one, if that is given."""
-        self.outbound._locked(self._open, senders, receivers, claimed_from)
+        """So many more ends in this process; they have come from the slot of another one, if that is given.
 
-    def _open(self, senders: int, receivers: int, claimed_from: int | None) -> None:
+        OSError, if a process that has the mutex is stopped for long.
+        """
         if self.slot is None or claimed_from is not None:
-            with self._alone():
+            end = time.monotonic() + _ATTACHING
+            while not self.outbound._locked(self._attach, senders, receivers, claimed_from):
+                if time.monotonic() >= end:
+                    raise OSError("a process is stopped in the midst of using this: it cannot be joined meanwhile")
+                time.sleep(0.01)
+        else:
+            self.outbound._locked(self._count, senders, receivers)
+
+    def _attach(self, senders: int, receivers: int, claimed_from: int | None) -> bool:
+        """Under the lock. False: somebody else has the mutex."""
+        with self._alone() as alone:
+            if alone:
                 if self.slot is None:
                     self.slot = self.slots.take()
-                self.slots.count(self.slot, senders, receivers)
+                self._count(senders, receivers)
                 if claimed_from is not None:
                     self.slots.claim(claimed_from, senders, receivers)
-        else:
-            self.slots.count(self.slot, senders, receivers)
+        return alone
+
+    def _count(self, senders: int, receivers: int) -> None:
+        assert self.slot is not None
+        self.slots.count(self.slot, senders, receivers)
         self.senders += senders
         self.receivers += receivers
 
@@ -215,24 +230,24 @@ class Shared:
             except Reentered:  # by a finalizer, in the middle of an operation: it is not waited for
                 pass
 
-    def _expect(self) -> int:
-        with self._alone():
-            return self.slots.expect(self.senders, self.receivers)
+    def _expect(self) -> int | None:
+        with self._alone() as alone:
+            return self.slots.expect(self.senders, self.receivers) if alone else None
 
     def inherit(self) -> None:
         """This is the process that was forked."""
         self.slot, self.coming = self.coming, None
         if self.slot is not None:
-            with self._alone():
-                self.slots.stamp(self.slot)
+            self.slots.stamp(self.slot)
 
     def own(self, senders: int, receivers: int, wanted: bool) -> None:
         """So many of the ends that were inherited are used from now on; or are not what this process is for."""
+        if wanted:
+            self.open(senders, receivers)
         self.outbound._locked(self._own, senders, receivers, wanted)
 
     def _own(self, senders: int, receivers: int, wanted: bool) -> None:
-        if wanted:
-            self._open(senders, receivers, None)
+        if wanted:  # they were counted as handles of this process before
             self.senders -= senders
             self.receivers -= receivers
         self._disown(senders, receivers)
@@ -258,21 +273,21 @@ class Shared:
             self.memory.close()
 
     @contextmanager
-    def _alone(self) -> Generator[None]:
-        """Under the lock: with the senders' mutex, or after a while without it, if its owner is stopped."""
+    def _alone(self) -> Generator[bool]:
+        """Under the lock: with the senders' mutex, or after a while without it (False), if its owner is stopped."""
         port = self.outbound
         if port.held == get_ident():  # in the middle of it; or of a send, by a finalizer
-            yield
+            yield True
             return
         if self.memory.fd < 0 and self.words[MUTEXES] == FILE:  # we have left, there is nothing to lock any more
-            yield
+            yield False
             return
         end = time.monotonic() + _CLOSING
         port.held = get_ident()
         try:
-            while not patiently(port.mutex) and time.monotonic() < end:
+            while not (got := patiently(port.mutex)) and time.monotonic() < end:
                 pass
-            yield
+            yield got
         finally:
             port.release()
 

@@ -115,11 +115,11 @@ class Port(Queued):
         sending = isinstance(self, Outbound)
         hung_up = self.bell is not None and self.bell.hung_up()
         if hung_up or monotonic() >= self.look_at:
-            self.look_at = monotonic() + (GLANCE if sending else HEARTBEAT)
             if not slots.total(not hung_up)[sending]:
                 return True
             if hung_up or not slots.alive(not sending):
                 return None
+            self.look_at = monotonic() + (GLANCE if sending else HEARTBEAT)
         return False
 
 

@@ -47,6 +47,12 @@ async def children(channel: Channel[bytes]) -> None:
         assert_type((await group.spawn(length, "a", 2)).sync(), int)
         thread = group.start_thread(size, "a")
         assert_type(await thread, float)
+        process = group.start_process(size, "a", grace=2, start_method="spawn", logging=True)
+        assert_type(await process, float)
+        looped = group.start_process(length, "a", 2, backend="trio")
+        assert_type(await looped, int)
+        group.start_process(size, 1)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        group.start_process(size, "a", backend="trio")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
         loop = group.start_async(length, "a", 2, backend="trio")
         assert_type(await loop, int)
         bad_one = group.start_soon(length, "a", "b")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
