@@ -95,15 +95,17 @@ Tell = Callable[[Any], None]
 
 
 @contextmanager
-def forked(body: Callable[[Tell], object]) -> Generator[Child]:
-    """`body(tell)` in a process of its own; `tell(value)` says something to its parent, as JSON."""
+def forked(body: Callable[[Tell], object], limit: int = 60) -> Generator[Child]:
+    """`body(tell)` in a process of its own; `tell(value)` says something to its parent, as JSON.
+
+    After `limit` seconds it is ended: nobody is left behind, whatever happens to the test."""
     reading, writing = os.pipe()
     sys.stdout.flush()
     with warnings.catch_warnings():  # from 3.12 on: that a process with several threads forks
         warnings.filterwarnings("ignore", message=r".*use of fork\(\)", category=DeprecationWarning)
         pid = os.fork()
     if not pid:
-        _live(body, lambda value: _say(writing, value))
+        _live(body, lambda value: _say(writing, value), limit)
     os.close(writing)
     child = Child(pid, reading)
     try:
@@ -116,11 +118,11 @@ def _say(fd: int, value: Any) -> None:
     os.write(fd, json.dumps(value).encode() + b"\n")
 
 
-def _live(body: Callable[[Tell], object], tell: Tell) -> None:
+def _live(body: Callable[[Tell], object], tell: Tell, limit: int) -> None:
     code = 0
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(60)  # nobody is left behind, whatever happens to the test
+        signal.alarm(limit)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         body(tell)
     except BaseException:

@@ -163,8 +163,8 @@ class Traffic:
 
             return body
 
-        self.producers = [stack.enter_context(forked(producer(number))) for number in range(PEERS)]
-        self.consumers = [stack.enter_context(forked(consumer(number))) for number in range(PEERS)]
+        self.producers = [stack.enter_context(forked(producer(number), 600)) for number in range(PEERS)]
+        self.consumers = [stack.enter_context(forked(consumer(number), 600)) for number in range(PEERS)]
         for child in [*self.producers, *self.consumers]:
             assert child.says() == "ready"
         tx.close()
