@@ -136,13 +136,20 @@ def _live(body: Callable[[Tell], object], tell: Tell, limit: int) -> None:
 class Strike:
     """A signal to this very process just before the line number `at` that this thread executes in `chanlib.processes`.
 
-    With `opcodes`, before the instruction number `at`. `left` is negative once it has struck.
+    With `opcodes`, before the instruction number `at`; with `action`, that is called instead. `left` is negative once
+    it has struck.
     """
 
-    def __init__(self, at: int, number: int = signal.SIGKILL, opcodes: bool = False) -> None:
+    def __init__(
+        self,
+        at: int,
+        number: int = signal.SIGKILL,
+        opcodes: bool = False,
+        action: Callable[[], object] | None = None,
+    ) -> None:
         self.left = at
-        self.number = number
         self.opcodes = opcodes
+        self.action = action or (lambda: os.kill(os.getpid(), number))
 
     def __enter__(self) -> Self:
         if self.opcodes:  # some versions look whether anybody wants them when the trace function is set
@@ -164,7 +171,7 @@ class Strike:
         if event == ("opcode" if self.opcodes else "line"):
             self.left -= 1
             if self.left == -1:
-                os.kill(os.getpid(), self.number)
+                self.action()
         return self._step
 
 

