@@ -7,3 +7,7 @@ from .ends import ProcessChannel as ProcessChannel
 from .ends import ProcessReceiver as ProcessReceiver
 from .ends import ProcessSender as ProcessSender
 from .ends import open_process_channel as open_process_channel
+from .leases import Lease as Lease
+from .pool import BrokenPool as BrokenPool
+from .pool import WorkerFuture as WorkerFuture
+from .pool import WorkerPool as WorkerPool
