@@ -30,8 +30,9 @@ from typing import Any
 import process_jobs as jobs
 import pytest
 from backends import on
-from elsewhere import settle
-from until import until, until_here
+from children import raises_base_group, raises_group
+from until import settle, until
+from worlds import settle_here
 
 from chanlib import (
     RemoteError,
@@ -150,14 +151,6 @@ def post() -> Iterator[Post]:
 def start(group: TaskGroup, fn: Callable[..., Any], *args: Any, **options: Any) -> TaskHandle[Any]:
     options.setdefault("start_method", "fork")
     return group.start_process(fn, *args, **options)
-
-
-def raises_group() -> Any:
-    return pytest.raises(ExceptionGroup)
-
-
-def raises_base_group() -> Any:
-    return pytest.raises(BaseExceptionGroup)
 
 
 async def outcome(fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -672,7 +665,7 @@ def test_one_that_not_even_sigkill_can_end_is_given_up(post: Post, monkeypatch: 
         assert alive(pid)
 
     run(body)
-    until_here(lambda: not multiprocessing.active_children())  # it sees that its line is closed
+    settle_here(lambda: not multiprocessing.active_children())  # it sees that its line is closed
 
 
 def test_without_a_grace_it_is_killed_at_once(backend: Any, post: Post) -> None:
@@ -834,7 +827,7 @@ def test_a_loop_that_is_closed_under_it_ends_it(post: Post) -> None:
         task.get_coro().close()  # type: ignore[union-attr]
     del task, loop
     gc.collect()
-    until_here(lambda: not multiprocessing.active_children())
+    settle_here(lambda: not multiprocessing.active_children())
     assert post.rest()[-1] == "finally"
 
 
@@ -1075,7 +1068,7 @@ def test_when_the_parent_is_killed_nobody_is_left(backend: str, method: str, tmp
     assert all(map(alive, pids))
     program.process.kill()
     program.process.wait()
-    until_here(lambda: not any(map(alive, pids)))
+    settle_here(lambda: not any(map(alive, pids)))
     assert program.end()[1] == ""
 
 
@@ -1087,7 +1080,7 @@ def test_an_interrupt_from_the_terminal_is_the_parents_affair(backend: str, meth
     pids = [int(line) for line in program.lines(6)]
     os.killpg(program.process.pid, signal.SIGINT)
     _, err = program.end()
-    until_here(lambda: not any(map(alive, pids)))
+    settle_here(lambda: not any(map(alive, pids)))
     assert program.process.returncode in (1, -signal.SIGINT)
     assert "KeyboardInterrupt" in err
     for job in ("in parked", "in stubborn", "in nested", "Process "):
@@ -1100,7 +1093,7 @@ def test_a_parent_that_is_terminated_takes_its_processes_along(tmp_path: Path) -
     os.killpg(program.process.pid, signal.SIGTERM)
     assert program.end()[1] == ""
     assert program.process.returncode == -signal.SIGTERM
-    until_here(lambda: not any(map(alive, pids)))
+    settle_here(lambda: not any(map(alive, pids)))
 
 
 def test_a_main_module_that_cannot_be_imported_there_is_a_death(tmp_path: Path) -> None:
@@ -1139,7 +1132,7 @@ async def main():
     print("done")
 
 if __name__ == "__main__":
-    chanlib.run(main)
+    chanlib.run(main, backend="threads")  # asyncio, in its debug mode, tells of whatever takes a while
 """,
         "-X",
         "dev",
