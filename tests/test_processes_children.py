@@ -840,6 +840,12 @@ def test_sigterm_from_elsewhere_ends_it_as_cancelled(post: Post) -> None:
                 with pytest.raises(TaskCancelled):
                     await handle
                 assert post.rest() == [("Cancelled", "cancelled: SIGTERM"), "finally"]
+            for inner in ("asyncio", "trio", "threads"):
+                handle = start(group, jobs.parked_async, post.say, backend=inner)
+                os.kill(await post.next(), signal.SIGTERM)
+                with pytest.raises(TaskCancelled):
+                    await handle
+                assert post.rest()[-1] == "finally"
 
     run(body)
 
@@ -1093,6 +1099,30 @@ def test_a_parent_that_is_terminated_takes_its_processes_along(tmp_path: Path) -
     os.killpg(program.process.pid, signal.SIGTERM)
     assert program.end()[1] == ""
     assert program.process.returncode == -signal.SIGTERM
+    settle_here(lambda: not any(map(alive, pids)))
+
+
+def test_a_program_that_ends_in_the_midst_does_not_wait_for_its_processes(tmp_path: Path) -> None:
+    program = Program(
+        tmp_path,
+        """
+import multiprocessing, threading
+import chanlib, process_jobs as jobs
+
+def live(say):
+    with chanlib.TaskGroup() as group:
+        group.start_process(jobs.parked, say, start_method="fork")
+        group.start_process(jobs.stubborn, say, start_method="fork", grace=0.2)
+
+if __name__ == "__main__":
+    inbox, say = multiprocessing.Pipe(duplex=False)
+    threading.Thread(target=live, args=(say,), daemon=True).start()
+    print(inbox.recv(), inbox.recv(), flush=True)
+""",
+    )
+    pids = [int(pid) for pid in program.lines(1)[0].split()]
+    assert program.end() == ("", "")
+    assert program.process.returncode == 0
     settle_here(lambda: not any(map(alive, pids)))
 
 

@@ -93,7 +93,7 @@ class Exit(Source):
                 signal.pidfd_send_signal(self._pidfd, signum)
             elif self._gone_since is None:
                 os.kill(self.pid, signum)
-        except ProcessLookupError:
+        except OSError:  # it has just ended; or it is not ours any more, having changed its user
             pass
 
     def close(self) -> None:

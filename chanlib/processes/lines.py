@@ -19,6 +19,7 @@ import socket
 import struct
 import threading
 from collections import deque
+from multiprocessing import util
 from typing import Any
 
 from .._core.engine import PENDING, Leaf, Op, Source
@@ -34,14 +35,28 @@ _MOST = 1 << 22  # bytes that are read before others have their turn
 
 _ours: set[socket.socket] = set()
 _guard = threading.RLock()  # nobody forks between the making of a pair and its being known
+_hangs_up: int | None = None  # the process that will do so when it ends
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """The parent's end and the other."""
+    global _hangs_up
     with _guard:
+        if _hangs_up != os.getpid():
+            util.Finalize(None, _hang_up, exitpriority=100)
+            _hangs_up = os.getpid()
         ours, theirs = socket.socketpair()
         _ours.add(ours)
     return ours, theirs
+
+
+def _hang_up() -> None:
+    """This process is about to end, and `multiprocessing` to wait for all others: they are to end, too."""
+    for ours in tuple(_ours):
+        try:
+            ours.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
 
 
 def release(ours: socket.socket) -> None:
