@@ -1110,7 +1110,7 @@ import multiprocessing, threading
 import chanlib, process_jobs as jobs
 
 def live(say):
-    with chanlib.TaskGroup() as group:
+    with chanlib.TaskGroup(on_error="collect") as group:
         group.start_process(jobs.parked, say, start_method="fork")
         group.start_process(jobs.stubborn, say, start_method="fork", grace=0.2)
 

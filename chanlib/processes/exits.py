@@ -29,12 +29,13 @@ _SOON = 0.002
 class Exit(Source):
     """The exit of `process`, which has been started."""
 
-    __slots__ = ("_gone_since", "_pidfd", "_poll", "_process", "exitcode", "over", "pid")
+    __slots__ = ("_gone_since", "_name", "_pidfd", "_poll", "_process", "exitcode", "over", "pid")
 
     def __init__(self, process: BaseProcess) -> None:
         super().__init__()
         assert process.pid is not None
-        self._process = process
+        self._process: Any = process  # until it is closed
+        self._name = process.name
         self.pid = process.pid
         self._gone_since: float | None = None
         self.exitcode: int | None = None
@@ -101,14 +102,11 @@ class Exit(Source):
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        try:
-            self._process.join(0)
-            self._process.close()
-        except ValueError:  # as far as `multiprocessing` knows it still runs
-            pass
+        self._process.join(0)
+        self._process = None  # not closed: at the end of this one, `multiprocessing` may be waiting for it
 
     def __repr__(self) -> str:
-        return f"the exit of process {self.pid} ({self._process.name})"
+        return f"the exit of process {self.pid} ({self._name})"
 
 
 class _Over(Leaf[None]):
