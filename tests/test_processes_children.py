@@ -480,7 +480,7 @@ def test_too_many_processes_are_an_error_of_the_child(method: Any, monkeypatch: 
         error = await error_of(jobs.add, 1, 2, start_method=method)
         monkeypatch.undo()
         assert isinstance(error, BlockingIOError)
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
 
     run(body)
 
@@ -832,6 +832,9 @@ def test_a_loop_that_is_closed_under_it_ends_it(post: Post) -> None:
 
 
 def test_sigterm_from_elsewhere_ends_it_as_cancelled(post: Post) -> None:
+    # what a thread has forked does not always notice a signal from 3.13 on
+    start = functools.partial(TaskGroup.start_process, start_method="forkserver")
+
     async def body() -> None:
         async with TaskGroup() as group:
             for form in ("sleep", "chanlib"):

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any
 
 from .._core.engine import PENDING, Leaf, Op, Source
+from .lines import ending
 
 __all__ = ["Exit", "kill_group"]
 
@@ -103,7 +104,12 @@ class Exit(Source):
             os.close(self._pidfd)
             self._pidfd = -1
         self._process.join(0)
-        self._process = None  # not closed: at the end of this one, `multiprocessing` may be waiting for it
+        if not ending:  # else `multiprocessing` may be waiting for it
+            try:
+                self._process.close()
+            except ValueError:  # as far as `multiprocessing` knows it still runs
+                pass
+        self._process = None
 
     def __repr__(self) -> str:
         return f"the exit of process {self.pid} ({self._name})"
