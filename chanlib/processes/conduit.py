@@ -24,13 +24,14 @@ import threading
 import time
 import weakref
 from _thread import get_ident
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._core.engine import Reentered
+from .._core.threads import start as start_thread
 from ..errors import RemoteError
-from .bells import Bell, duplicate, pair
+from .bells import Bell, close_all, duplicate, pair
 from .features import ROBUST
 from .layout import CAUSE, DATA, ENDED, MAGIC, MUTEX_AT, MUTEXES, PAGE, SIZE, UNIT, WORDS_END, fence
 from .memory import Memory
@@ -42,11 +43,14 @@ from .slots import Slots
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Conduit", "Shared"]
+    from .handles import SharedHandle
+
+__all__ = ["Conduit", "Shared", "inherit_all"]
 
 _MAGIC = int.from_bytes(b"chanlib\x01", "big")
 _CLOSING = 0.2  # seconds that a close waits for a mutex whose owner is stopped
 _ATTACHING = 5.0  # seconds that a handle which arrives does
+_INSISTING = 600  # times, a tenth of a second apart, that one which could not be had is told of where it came from
 
 _conduits: weakref.WeakValueDictionary[bytes, Shared] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
@@ -69,10 +73,14 @@ class Shared:
         self.words: Any = memory.view[:WORDS_END].cast("Q")
         self.slots = self.slots_kind(memory)
         self.slot: int | None = None
-        self.senders = self.receivers = 0
+        self.senders = self.receivers = 0  # open handles that count here, of one direction and of the other
+        self.heirs = [0, 0]  # open handles that a fork has left here, and nobody has used
+        self.kept = (0, 0)  # those of them that keep it open
+        self.away = [0, 0]  # ends that have gone to other processes, in all
+        self.debts: list[tuple[int, int, int]] = []  # ends that have arrived and still count where they came from
         self.coming: int | None = None  # the slot of a process that is being forked
         self.pid = os.getpid()  # the process that `slot` is of
-        self.early: list[tuple[int, int]] = []  # ends closed in a forked process before it was told what it has
+        self.early: list[SharedHandle[Any]] = []  # closed in a forked process before it was told what it has
 
     def _mutex(self, number: int) -> Any:
         if self.words[MUTEXES] == PTHREAD:
@@ -97,6 +105,7 @@ class Shared:
             memory.close()
             raise
         shared.outbound.bell, shared.inbound.bell = sending, receiving
+        shared.outbound.keeper = weakref.ref(shared)
         _conduits[shared.key] = shared
         return shared
 
@@ -108,14 +117,17 @@ class Shared:
             try:
                 if conduit is None:
                     conduit = _conduits[key] = cls(cls._checked(fds.pop(0)), key)
+                    conduit.outbound.keeper = weakref.ref(conduit)
                 elif not isinstance(conduit, cls):
                     raise ValueError(f"this is no {cls.__name__}")
                 else:
                     conduit._close_spare(fds.pop(0))
                 for port in (conduit.outbound,) * sends + (conduit.inbound,) * receives:
-                    bell = Bell.of([fds.pop(0) for _ in range(cls.sockets)])
+                    mine, fds[: cls.sockets] = fds[: cls.sockets], []
                     if port.bell is None:
-                        port.bell = bell
+                        port.bell = Bell.of(mine)
+                    elif mine != port.bell.fds():  # the same twice, for two handles of one process that was spawned
+                        close_all(mine)
             finally:
                 for fd in fds:
                     os.close(fd)
@@ -145,60 +157,108 @@ class Shared:
         raise NotImplementedError
 
     # ------------------------------------------------------------- counting ends
-    def open(self, senders: int, receivers: int, claimed_from: int | None = None) -> None:
-        """So many more ends in this process; they have come from the slot of another one, if that is given.
+    def open(self, handles: Sequence[SharedHandle[Any]], claimed_from: int | None = None) -> None:
+        """These count, and are open; they have come from the slot of another process, if that is given.
 
         OSError, if a process that has the mutex is stopped for long.
         """
-        if self.slot is None or claimed_from is not None:
-            end = time.monotonic() + _ATTACHING
-            while not self.outbound._locked(self._attach, senders, receivers, claimed_from):
-                if time.monotonic() >= end:
-                    raise OSError("a process is stopped in the midst of using this: it cannot be joined meanwhile")
-                time.sleep(0.01)
-        else:
-            self.outbound._locked(self._count, senders, receivers)
+        if self.slot is not None and claimed_from is None:
+            self.outbound._locked(self._open, handles)
+            return
+        end = time.monotonic() + _ATTACHING
+        while not self.outbound._locked(self._attach, handles, claimed_from):
+            if time.monotonic() >= end:
+                if claimed_from is not None:
+                    self._give_up(handles, claimed_from)
+                raise OSError("a process is stopped in the midst of using this: it cannot be joined meanwhile")
+            time.sleep(0.01)
 
-    def _attach(self, senders: int, receivers: int, claimed_from: int | None) -> bool:
+    def _attach(self, handles: Sequence[SharedHandle[Any]], claimed_from: int | None) -> bool:
         """Under the lock. False: somebody else has the mutex."""
         with self._alone() as alone:
             if alone:
                 if self.slot is None:
                     self.slot = self.slots.take()
-                self._count(senders, receivers)
+                self._open(handles)
                 if claimed_from is not None:
-                    self.slots.claim(claimed_from, senders, receivers)
+                    self.debts += [(claimed_from, handle._sends, handle._receives) for handle in handles]
+                self._pay()
         return alone
 
-    def _count(self, senders: int, receivers: int) -> None:
-        assert self.slot is not None
-        self.slots.count(self.slot, senders, receivers)
-        self.senders += senders
-        self.receivers += receivers
+    def _open(self, handles: Sequence[SharedHandle[Any]]) -> None:
+        for handle in handles:
+            self.senders += handle._sends
+            self.receivers += handle._receives
+            handle._open = True
+        self._write()
 
-    def close(self, senders: int, receivers: int, inherited: bool, cause: BaseException | None) -> None:
-        """So many ends of this process are closed."""
-        forms = [] if cause is None or not senders or inherited else list(_forms(cause))
+    def _write(self) -> None:
+        """What counts here. Can be repeated."""
+        if self.slot is not None:
+            senders, receivers = self.senders + self.away[0], self.receivers + self.away[1]
+            self.slots.write(self.slot, senders, receivers, self.kept)
+
+    def _pay(self) -> None:
+        """With the mutex: what has arrived does not count where it came from."""
+        while self.debts:
+            self.slots.claim(*self.debts.pop())
+
+    def _give_up(self, handles: Sequence[SharedHandle[Any]], claimed_from: int) -> None:
+        """They have come here, but cannot be had. They are not to count for ever where they came from."""
+        self.debts += [(claimed_from, handle._sends, handle._receives) for handle in handles]
+        start_thread(self._settle_debts, "chanlib debts")
+
+    def _settle_debts(self) -> None:
+        for _ in range(_INSISTING):
+            if self.outbound._locked(self._pay_off):
+                return
+            time.sleep(0.1)
+
+    def _pay_off(self) -> bool:
+        with self._alone() as alone:
+            if alone:
+                self._pay()
+        if alone:
+            self._conclude()
+            self._leave()
+        return alone
+
+    def close(self, handle: SharedHandle[Any], cause: BaseException | None) -> bool:
+        """This one is closed. False: it was."""
+        forms = [] if cause is None or not handle._sends or handle._inherited else list(_forms(cause))
         try:
-            self.outbound._locked(self._close, senders, receivers, inherited, forms)
+            return self.outbound._locked(self._close, handle, forms)  # type: ignore[no-any-return]
         except Reentered as inside:
-            inside.source._defer(lambda: self.outbound._locked(self._close, senders, receivers, inherited, forms))
+            was_open = handle._open
+            inside.source._defer(lambda: self.outbound._locked(self._close, handle, forms))
+            return was_open
 
-    def _close(self, senders: int, receivers: int, inherited: bool, forms: list[bytes]) -> None:
-        self.senders -= senders
-        self.receivers -= receivers
-        if inherited:
-            self._disown(senders, receivers)
+    def _close(self, handle: SharedHandle[Any], forms: list[bytes]) -> bool:
+        if not handle._open:
+            return False
+        if handle._inherited:
+            handle._open = False
+            self._take_from_heirs(handle)
         else:
-            assert self.slot is not None
             self._because(forms)
-            self.slots.count(self.slot, -senders, -receivers)
+            handle._open = False
+            self.senders -= handle._sends
+            self.receivers -= handle._receives
+        self._write()
         self._conclude()
-        for port, left in ((self.outbound, self.senders), (self.inbound, self.receivers)):
-            if not left:
+        self._hang_up()
+        self._leave()
+        return True
+
+    def _hang_up(self) -> None:
+        """Bells that nobody in this process uses any more are let go of."""
+        for port, left in (
+            (self.outbound, self.senders + self.heirs[0]),
+            (self.inbound, self.receivers + self.heirs[1]),
+        ):
+            if not left and port.bell is not None:
                 self.outbound._drop(port.bell)
                 port.bell = None
-        self._leave()
 
     def fly(self, senders: int, receivers: int) -> int:
         """An end of each of these is on its way to another process, and counted here meanwhile. Our slot."""
@@ -206,7 +266,8 @@ class Shared:
 
     def _fly(self, senders: int, receivers: int) -> int:
         assert self.slot is not None
-        self.slots.count(self.slot, senders, receivers)
+        self.away = [self.away[0] + senders, self.away[1] + receivers]
+        self._write()
         return self.slot
 
     def turn_back(self, senders: int, receivers: int) -> None:
@@ -217,16 +278,20 @@ class Shared:
             inside.source._defer(lambda: self.outbound._locked(self._turn_back, senders, receivers))
 
     def _turn_back(self, senders: int, receivers: int) -> None:
-        if self.slot is not None:
-            self.slots.count(self.slot, -senders, -receivers)
-            self._conclude()
+        self.away = [self.away[0] - senders, self.away[1] - receivers]
+        self._write()
+        self._conclude()
         self._leave()
+
+    def mend(self) -> None:
+        """Under the lock of `outbound`: something in here has been cut by an interrupt."""
+        self._write()
 
     # ------------------------------------------------------------- what a fork leaves
     def expect(self) -> None:
         """A process is about to be forked."""
         self.coming = None
-        if self.senders or self.receivers:
+        if self.senders or self.receivers or any(self.heirs):
             try:
                 self.coming = self.outbound._locked(self._expect)
             except Reentered:  # by a finalizer, in the middle of an operation: it is not waited for
@@ -234,40 +299,62 @@ class Shared:
 
     def _expect(self) -> int | None:
         with self._alone() as alone:
-            return self.slots.expect(self.senders, self.receivers) if alone else None
+            return self.slots.expect(self.senders + self.heirs[0], self.receivers + self.heirs[1]) if alone else None
 
     def inherit(self) -> None:
         """This is the process that was forked."""
         self.slot, self.coming = self.coming, None
+        self.heirs = [self.senders + self.heirs[0], self.receivers + self.heirs[1]]
+        self.senders = self.receivers = 0
+        self.away = [0, 0]
+        self.debts = []
+        self.kept = (0, 0) if self.slot is None else (self.heirs[0], self.heirs[1])
         if self.slot is not None:
             self.slots.stamp(self.slot)
         self.pid = os.getpid()
         early, self.early = self.early, []
-        for senders, receivers in early:
-            self.close(senders, receivers, True, None)
+        for handle in early:
+            handle._inherited = True
+            self.close(handle, None)
 
-    def own(self, senders: int, receivers: int, wanted: bool) -> None:
-        """So many of the ends that were inherited are used from now on; or are not what this process is for."""
+    def own(self, handle: SharedHandle[Any], wanted: bool) -> None:
+        """A handle that was inherited is used from now on; or is not what this process is for."""
         if wanted:
-            self.open(senders, receivers)
-        self.outbound._locked(self._own, senders, receivers, wanted)
+            end = time.monotonic() + _ATTACHING
+            while not self.outbound._locked(self._own, handle):
+                if time.monotonic() >= end:
+                    raise OSError("a process is stopped in the midst of using this: it cannot be joined meanwhile")
+                time.sleep(0.01)
+        else:
+            self.outbound._locked(self._disown, handle)
 
-    def _own(self, senders: int, receivers: int, wanted: bool) -> None:
-        if wanted:  # they were counted as handles of this process before
-            self.senders -= senders
-            self.receivers -= receivers
-        self._disown(senders, receivers)
-        if not wanted:
-            self._conclude()
+    def _own(self, handle: SharedHandle[Any]) -> bool:
+        if not handle._inherited or not handle._open:
+            return True
+        if self.slot is None:
+            with self._alone() as alone:
+                if not alone:
+                    return False
+                self.slot = self.slots.take()
+        self.senders += handle._sends
+        self.receivers += handle._receives
+        handle._inherited = False
+        self._take_from_heirs(handle)
+        self._write()
+        return True
 
-    def _disown(self, senders: int, receivers: int) -> None:
-        if self.slot is not None:
-            left = self.slots.inherited(self.slot)
-            self.slots.disown(self.slot, min(senders, left[0]), min(receivers, left[1]))
+    def _disown(self, handle: SharedHandle[Any]) -> None:
+        self.kept = (max(self.kept[0] - handle._sends, 0), max(self.kept[1] - handle._receives, 0))
+        self._write()
+        self._conclude()
+
+    def _take_from_heirs(self, handle: SharedHandle[Any]) -> None:
+        self.heirs = [self.heirs[0] - handle._sends, self.heirs[1] - handle._receives]
+        self.kept = (min(self.kept[0], self.heirs[0]), min(self.kept[1], self.heirs[1]))
 
     def _leave(self) -> None:
         """Under the lock. If nothing is left here, give back what there is."""
-        if self.senders or self.receivers:
+        if self.senders or self.receivers or any(self.heirs):
             return
         if self.slot is not None and self.slots.of(self.slot) == (0, 0):  # else something of ours is on its way
             with self._alone() as alone:
@@ -419,7 +506,8 @@ def _before_fork() -> None:
         conduit.expect()
 
 
-def _after_fork_in_child() -> None:
+def inherit_all() -> None:
+    """In a process that has been forked, once its handles know."""
     global _attaching
     _attaching = threading.RLock()
     for conduit in list(_conduits.values()):
@@ -427,4 +515,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork)

@@ -41,10 +41,10 @@ class Courier:
     __slots__ = ("count", "departed", "flights", "memory")
 
     def __init__(self) -> None:
-        self.flights: list[Flight] = []
-        self.memory: Memory | None = None
         self.count = 0
         self.departed = False
+        self.memory: Memory | None = None
+        self.flights: list[Flight] = []
 
     def board(self, flight: Flight) -> int:
         """The number of its first descriptor."""
@@ -89,7 +89,7 @@ class Courier:
 
     def __del__(self) -> None:
         """A message that was never sent; or whose sender was cut off right after it."""
-        if self.flights or self.memory is not None:
+        if getattr(self, "flights", None) or getattr(self, "memory", None) is not None:
             if self.departed:
                 self.arrived()
             else:

@@ -31,7 +31,7 @@ from .._core.engine import Op
 from ..blocks import ClosedAtEnd
 from ..channels import ChannelStatistics
 from ..checks import check_cause, check_max
-from ..errors import ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed
+from ..errors import BrokenChannel, ChannelEmpty, EndOfChannel, HandleClosed
 from ..iterating import Received
 from ..sending import SendAll
 from .conduit import Conduit
@@ -109,8 +109,9 @@ class open_process_channel(tuple["ProcessSender[Item]", "ProcessReceiver[Item]"]
     ) -> tuple[ProcessSender[Item], ProcessReceiver[Item]]:
         conduit = _conduit(capacity, buffer_bytes, serializer, name)
         options = serializer, spill, name
-        conduit.open(1, 1)
-        return ProcessSender[Item]._made(conduit, options), ProcessReceiver[Item]._made(conduit, options)
+        ends = ProcessSender[Item]._shut_one(conduit, options), ProcessReceiver[Item]._shut_one(conduit, options)
+        conduit.open(ends)
+        return ends
 
 
 class Handle(SharedHandle[Conduit], ClosedAtEnd):
@@ -147,9 +148,7 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
     # ------------------------------------------------------------- ends
     def clone(self) -> Self:
         """Another handle of the same kind, to be closed by itself. Raises `HandleClosed` if this one is closed."""
-        conduit = self._used()
-        conduit.open(self._sends, self._receives)
-        return self._made(conduit, self._options())
+        return self._made(self._used(), self._options())
 
     def close(self, cause: BaseException | None = None) -> bool:
         """Close this end, and the channel if it is the last of its kind in all processes.
@@ -314,12 +313,10 @@ class _ReceivesFrom(Handle, Received[T_co]):
 
     def drain(self) -> list[T_co]:
         """Take everything that is there now; `[]` if there is nothing."""
-        conduit = self._channel
-        if not len(conduit.ring) and conduit.inbound.empty():
-            return []
+        self._used()
         try:
             return self.receive_some().poll()
-        except (ChannelEmpty, ChannelClosed):
+        except (ChannelEmpty, EndOfChannel, BrokenChannel):
             return []
 
     def __op__(self) -> Op[T_co]:
@@ -371,7 +368,6 @@ class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
         name: str | None = None,
     ) -> Self:
         conduit = _conduit(capacity, buffer_bytes, serializer, name)
-        conduit.open(1, 1)
         return cls._made(conduit, (serializer, spill, name))
 
     def close(self, cause: BaseException | None = None) -> bool:
@@ -392,15 +388,11 @@ class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
 
     def sender(self) -> ProcessSender[T]:
         """A counted end of it to send through, to be closed by itself."""
-        conduit = self._used()
-        conduit.open(1, 0)
-        return ProcessSender[T]._made(conduit, self._options())
+        return ProcessSender[T]._made(self._used(), self._options())
 
     def receiver(self) -> ProcessReceiver[T]:
         """A counted end of it to receive from, to be closed by itself."""
-        conduit = self._used()
-        conduit.open(0, 1)
-        return ProcessReceiver[T]._made(conduit, self._options())
+        return ProcessReceiver[T]._made(self._used(), self._options())
 
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not sys.is_finalizing():

@@ -121,9 +121,7 @@ class GatedHandle(SharedHandle[G]):
 
     def clone(self) -> Self:
         """Another handle of the same thing, to be closed by itself. Raises `HandleClosed` if this one is closed."""
-        shared = self._used()
-        shared.open(self._sends, self._receives)
-        return self._made(shared, self._options())
+        return self._made(self._used(), self._options())
 
     def close(self) -> bool:
         """Let go of it here; other handles are not touched. Those who wait through this one get `HandleClosed`.

@@ -60,12 +60,16 @@ def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
 def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
     popen: Any = _multiprocessing.get_spawning_popen()
     if popen is not None:
-        dup: Any = reduction.DupFd
-        passed = [dup(fd) for fd in conduit.fds(sends, receives)]
+        passed = [_passed(popen, fd) for fd in conduit.fds(sends, receives)]
         weakref.finalize(popen, _spawned, popen.__dict__, conduit, sends, receives)
         return "passed", passed
     if here.courier is not None:
-        return "aboard", here.courier.board(_Aboard(conduit, sends, receives))
+        flight = _Aboard(conduit, sends, receives)
+        try:
+            return "aboard", here.courier.board(flight)
+        except BaseException:
+            flight.arrived()
+            raise
     fds = conduit.duplicates(sends, receives)
     try:
         made = offer(fds, partial(conduit.turn_back, sends, receives))
@@ -74,14 +78,25 @@ def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
     return "offered", made
 
 
+def _passed(popen: Any, fd: int) -> Any:
+    """`fd`, for the process that is being started. One that is spawned is not to be passed the same one twice."""
+    if getattr(popen, "method", None) == "spawn" and fd in getattr(popen, "_fds", ()):
+        return popen.DupFd(fd)
+    dup: Any = reduction.DupFd
+    return dup(fd)
+
+
 def _spawned(popen: dict[str, Any], conduit: Shared, sends: bool, receives: bool) -> None:
     """The object of a process that was to be started is gone. Has that process ever been there?"""
     if not popen.get("pid"):
         conduit.turn_back(sends, receives)
 
 
-def arrive(token: Token, kind: type[S]) -> S:
-    """What a handle of this kind leads to that has come here. Raises if it cannot be had: OSError, HandoverError."""
+def arrive(token: Token, kind: type[S]) -> tuple[S, int]:
+    """What a handle of this kind leads to that has come here, and the slot where it still counts.
+
+    Raises if it cannot be had: OSError, HandoverError.
+    """
     key, slot, sends, receives, way, where = token
     count = 1 + kind.sockets * (sends + receives)
     if way == "passed":
@@ -94,6 +109,4 @@ def arrive(token: Token, kind: type[S]) -> S:
         aboard[where : where + count] = [-1] * count
     else:
         fds = claim(Offer(*where))
-    conduit = kind.arrive(key, fds, sends, receives)
-    conduit.open(sends, receives, slot)
-    return conduit
+    return kind.arrive(key, fds, sends, receives), slot

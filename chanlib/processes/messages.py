@@ -42,7 +42,7 @@ _MOST_BUFFERS = 1 << 16
 class Serializer(Protocol):
     """What can stand in for pickle: a module such as `json` or `marshal`, or any object with these two functions."""
 
-    def dumps(self, value: Any, /) -> bytes: ...
+    def dumps(self, value: Any, /) -> bytes | str: ...
     def loads(self, data: Any, /) -> Any: ...
 
 
@@ -96,7 +96,9 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
     """`value` as a message, or the integer itself. Raises whatever its pickling raises."""
     kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if serializer is not None:
-        data = serializer.dumps(value)
+        data: Any = serializer.dumps(value)
+        if isinstance(data, str):  # as that of json
+            data = data.encode()
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"serializer.dumps() must return bytes, not {type(data).__name__}")
         return Message(CUSTOM, _flat(data))

@@ -190,9 +190,9 @@ class SendSome(_Sending[int]):
         return True
 
     def _attempt(self, port: Outbound) -> Any:
+        self._check(port)
         if not self._messages:
             return 0
-        self._check(port)
         return port.put(self._messages) or self._full(port)
 
     def _first(self) -> Any:
@@ -272,7 +272,10 @@ class ReceiveSome(Receiving[Any]):
         self._src = port
 
     def _attempt(self, port: Inbound) -> Any:
-        return self._look(port, lambda: port.get(self._most)) if self._most else []
+        if self._most:
+            return self._look(port, lambda: port.get(self._most))
+        found = self._look(port, lambda: EMPTY if port.empty() else [])  # it may have ended
+        return [] if found is PENDING else found
 
     def _finish(self, got: Any) -> Any:
         """Up to the first that does not unpickle: the next receive raises for that."""
