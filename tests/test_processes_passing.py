@@ -576,9 +576,9 @@ def test_processes_leave_nothing_behind(opened: Open) -> None:
 
 # ----------------------------------------------------------------- what other systems use
 SELECTION = (
-    "test_exactly_the_capacity or keep_in_step or closing_an_end or both_bounds or never_comes or oracle "
-    "or comes_out or own_and or inside_a_value or of_the_channel_itself "
-    "or as_an_argument or through_ or unpickled_once or inherits_ends or inside_a_send or executor"
+    "test_exactly_the_capacity or (keep_in_step and both-1) or both_bounds or never_comes or oracle "
+    "or comes_out or own_and or inside_a_value or of_the_channel_itself or unpickled_once or through_another "
+    "or inherits_ends or inside_a_send or of_an_executor or two_hundred or (as_an_argument and not spawn)"
 )
 
 
