@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .ops import PENDING, Op, Path, twice
@@ -42,6 +43,9 @@ class Leaf(Op[T_co]):
     """An operation on one source. See the top of the module for what a subclass defines."""
 
     __slots__ = ()
+
+    _finish: Callable[[Any], Any] | None = None
+    """What becomes of the result outside of the lock, where the leaf is an arm of a choice."""
 
     def _attempt(self, src: Any, /) -> Any:
         raise NotImplementedError
@@ -134,7 +138,7 @@ class Leaf(Op[T_co]):
         if src is None:
             raise twice(self)
         self._src = None
-        return [Branch(self, src)]
+        return [Branch(self, src, () if self._finish is None else (self._finish,))]
 
 
 def _empty(waiter: Any) -> None:

@@ -268,7 +268,8 @@ class Select(Choice[Any]):
                 if isinstance(op, Leaf):
                     if op._src is None:
                         raise twice(op)
-                    branches.append(Branch(op, op._src, (), False, index))
+                    path = () if op._finish is None else (op._finish,)
+                    branches.append(Branch(op, op._src, path, False, index))
                     op._src = None
                 elif op is not None:
                     for branch in op._branches():
