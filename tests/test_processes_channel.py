@@ -1132,7 +1132,6 @@ def test_nothing_is_to_be_warned_of(flags: list[str], tmp_path: Path) -> None:
 
 
 # ----------------------------------------------------------------- select and time
-@pytest.mark.xfail(strict=True, reason="what a select has waited for comes as it is in the ring (conf-5)")
 def test_beside_any_other_arm_in_a_select(world: World, either: Either) -> None:
     async def body() -> None:
         tx, rx = either(3)

@@ -514,7 +514,6 @@ class Interrupts:
         return interrupt, ()
 
 
-@pytest.mark.xfail(strict=True, reason="a select gets what is in the ring (conf-5)")
 def test_what_does_not_unpickle_fails_in_the_receiver_and_is_gone(world: World, opened: Open) -> None:
     async def body() -> None:
         tx, rx = opened(3)
