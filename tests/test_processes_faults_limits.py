@@ -203,7 +203,7 @@ def _limited(tell: Tell) -> None:
             gc.collect()
             opened = len(os.listdir("/proc/self/fd"))
             filler = [os.open(os.devnull, os.O_RDONLY) for _ in range(top + 40 - opened)]
-            limit = max(int(number) for number in os.listdir("/proc/self/fd"))
+            limit = max(filler)
             for fd in filler[len(filler) - free :]:
                 os.close(fd)
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit + 1, 4096))
