@@ -136,14 +136,18 @@ def test_channels_whose_ends_went_to_another_process_leave_nothing() -> None:
 
 
 def test_channels_that_are_dropped_in_a_cycle_leave_nothing() -> None:
-    before = census()
-    cycle: list[Any] = []
-    for _ in range(20):
-        cycle = [ProcessChannel[Any](CAPACITY)]
-        cycle.append(cycle)
-        cycle[0].send_some([b"x" * 5000, cycle[0]]).poll()
-    del cycle
-    same(before)
+    def body(tell: Tell) -> None:
+        before = census()
+        cycle: list[Any] = []
+        for _ in range(20):
+            cycle = [ProcessChannel[Any](CAPACITY)]
+            cycle.append(cycle)
+            cycle[0].send_some([b"x" * 5000, cycle[0]]).poll()
+        del cycle
+        same(before)
+
+    with forked(body) as child:  # it would crash, if memory was unmapped too early
+        assert child.wait() == 0
 
 
 def test_a_whole_group_of_processes_is_killed_and_nothing_is_left() -> None:
@@ -203,7 +207,7 @@ def _limited(tell: Tell) -> None:
             gc.collect()
             opened = len(os.listdir("/proc/self/fd"))
             filler = [os.open(os.devnull, os.O_RDONLY) for _ in range(top + 40 - opened)]
-            limit = max(int(number) for number in os.listdir("/proc/self/fd"))
+            limit = max(filler)
             for fd in filler[len(filler) - free :]:
                 os.close(fd)
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit + 1, 4096))
