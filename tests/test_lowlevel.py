@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from worlds import World, settle, settle_here, spawn
 
-from chanlib import Channel, Event, WouldBlock, lowlevel, select
+from chanlib import CancelScope, Channel, Event, WouldBlock, lowlevel, select
 
 
 def _examples() -> dict[str, Any]:
@@ -214,6 +214,35 @@ def test_a_poke_without_a_claim_makes_a_waiter_look_again(world: World) -> None:
         assert stop.statistics().waiting == 0
 
     world.run(main)
+
+
+def test_a_thread_in_a_scope_looks_again_at_once_if_it_is_asked_to() -> None:
+    """Also if it waits for a descriptor: a time that has passed is no time without end."""
+
+    class Third(lowlevel.Leaf[int]):
+        def __init__(self, source: lowlevel.Source, fd: int) -> None:
+            self.fd = fd
+            self.looks = 0
+            self._src = source
+
+        def _attempt(self, source: lowlevel.Source, /) -> Any:
+            self.looks += 1
+            return self.looks if self.looks >= 3 else lowlevel.PENDING
+
+        def _enqueue(self, source: lowlevel.Source, waiter: Any, /) -> None:
+            waiter.wake_in(0.0)
+            waiter.wake_readable(self.fd)
+
+        def _describe(self, source: lowlevel.Source, /) -> str:
+            return "the third look"
+
+    quiet, silent = os.pipe()
+    try:
+        with CancelScope():
+            assert Third(lowlevel.Source(), quiet).sync() == 3
+    finally:
+        os.close(quiet)
+        os.close(silent)
 
 
 # ----------------------------------------------------------------- switches

@@ -31,7 +31,8 @@ import process_jobs as jobs
 import pytest
 from backends import on
 from elsewhere import settle
-from until import until, until_here
+from until import until
+from worlds import settle_here as until_here
 
 from chanlib import (
     RemoteError,

@@ -100,7 +100,7 @@ class ThreadWaiter(Waiter):
                 poll.register(fd, mask)
             if self.lock.acquire(False):  # woken before there was an alarm to ring
                 return
-            poll.poll(None if until == math.inf else min(until * 1000, 2**31 - 1))
+            poll.poll(None if until == math.inf else max(0, min(until * 1000, 2**31 - 1)))  # below 0 is for ever
         finally:
             self.alarm = None
             alarm.close()

@@ -1,4 +1,4 @@
-"""Channels between processes: the same operations, the same errors, beside any other in `select`.
+"""Channels, events, semaphores and futures between processes: the same operations, beside any other in `select`.
 
 from chanlib.processes import open_process_channel
 """
@@ -11,6 +11,10 @@ from .events import ProcessEvent as ProcessEvent
 from .futures import ProcessFuture as ProcessFuture
 from .futures import ProcessPromise as ProcessPromise
 from .futures import open_process_future as open_process_future
+from .leases import Lease as Lease
+from .pool import BrokenPool as BrokenPool
+from .pool import WorkerFuture as WorkerFuture
+from .pool import WorkerPool as WorkerPool
 from .semaphores import ProcessLock as ProcessLock
 from .semaphores import ProcessSemaphore as ProcessSemaphore
 from .semaphores import ProcessSemaphoreStatistics as ProcessSemaphoreStatistics

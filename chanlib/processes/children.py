@@ -35,7 +35,8 @@ from typing import Any, Literal, get_args
 from .._core.engine import Latch, Passed, seconds
 from .._core.running import run_here
 from .._core.threads import start as start_thread
-from ..children import check_callable, current_child, reason_of
+from ..checks import check_function
+from ..children import current_child, reason_of
 from ..errors import Cancelled, WorkerDied
 from ..run import check_backend
 from ..scopes import CancelScope, checkpoint, move_on_after
@@ -68,10 +69,7 @@ def process_child(
     logging: bool,
 ) -> Coroutine[Any, Any, Any]:
     """What a child runs that is a process. Arguments are checked at once, nothing is started."""
-    if not callable(fn):
-        if isinstance(fn, Coroutine):
-            check_callable(fn, "start_process")
-        raise TypeError(f"fn must be a function, not {fn!r}")
+    check_function(fn, "fn", "start_process", "a function")
     if os.name != "posix":
         raise NotImplementedError("start_process() needs a POSIX system: sockets that processes share, and signals")
     is_async = iscoroutinefunction(fn) or iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004

@@ -7,14 +7,16 @@ its last descriptor and mapping, however its users end.
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import mmap
 import os
 import sys
 import tempfile
+import weakref
 from typing import Any
 
-from .features import ANONYMOUS
+from .features import ANONYMOUS, libc
 
 __all__ = ["Memory"]
 
@@ -30,11 +32,7 @@ class Memory:
     def __init__(self, fd: int, size: int) -> None:
         self.fd = fd
         self.size = size
-        if sys.version_info >= (3, 13):
-            mapped = mmap.mmap(fd, size, trackfd=False)
-        else:
-            mapped = mmap.mmap(fd, size)
-        self.view = memoryview(mapped)
+        self.view = memoryview(_mapped(fd, size)).cast("B")
 
     @classmethod
     def create(cls, size: int, grows: bool = False) -> Memory:
@@ -73,6 +71,30 @@ class Memory:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _mapped(fd: int, size: int) -> Any:
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(fd, size, trackfd=False)
+    if libc is None:
+        return mmap.mmap(fd, size)
+    address = _map(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+    if address == _FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    mapped = (ctypes.c_char * size).from_address(address)
+    weakref.finalize(mapped, _unmap, address, size).atexit = False
+    return mapped
+
+
+if sys.version_info < (3, 13) and libc is not None:  # `mmap` would keep a descriptor of its own
+    _library = ctypes.CDLL(None, use_errno=True)
+    _map = _library.mmap
+    _map.restype = ctypes.c_size_t
+    _map.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long]
+    _unmap = _library.munmap
+    _unmap.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
+    _FAILED = ctypes.c_size_t(-1).value
 
 
 def _open(size: int) -> int:

@@ -20,7 +20,6 @@ from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
 from .ring import EMPTY
 
 if TYPE_CHECKING:
-    from .._core.pure.leaf import Branch
     from .bells import Bell
     from .ends import Handle
     from .ports import Inbound, Outbound
@@ -38,7 +37,6 @@ class PortLeaf(QueuedLeaf[T_co]):
 
     __slots__ = ("_bell", "_via")
 
-    _plain = False
     _via: Handle
     _bell: Bell  # it must stay open while somebody sleeps on it
 
@@ -79,11 +77,6 @@ class PortLeaf(QueuedLeaf[T_co]):
     def _enroll(self, port: Any, waiter: Any, /) -> Any:
         got = super()._enroll(port, waiter)
         return got if got is PENDING else self._finish(got)
-
-    def _branches(self) -> list[Branch]:
-        branches = super()._branches()
-        branches[0].path = (self._finish,)
-        return branches
 
     def _enqueue(self, port: Any, waiter: Any, /) -> None:
         port._stand(waiter)

@@ -114,13 +114,13 @@ class Port(Queued):
         """Has the other side gone? None: it has died. Looked at now and then, and when the kernel says so."""
         sending = isinstance(self, Outbound)
         hung_up = self.bell is not None and self.bell.hung_up()
-        if hung_up or monotonic() >= self.look_at:
-            if not slots.total(not hung_up)[sending]:
-                return True
-            if hung_up or not slots.alive(not sending):
-                return None
-            self.look_at = monotonic() + (GLANCE if sending else HEARTBEAT)
-        return False
+        if not hung_up:
+            if monotonic() < self.look_at:
+                return False
+            if slots.alive(not sending):
+                self.look_at = monotonic() + (GLANCE if sending else HEARTBEAT)
+                return False
+        return None if slots.total(False)[sending] else True  # counted last: whoever closes an end has counted before
 
 
 class Outbound(Port):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .ops import PENDING, Op, Path, twice
 from .waiters import CLAIMED, ENDED, SERVED, WAITING, WITHDRAWN
@@ -43,7 +44,8 @@ class Leaf(Op[T_co]):
 
     __slots__ = ()
 
-    _plain: ClassVar[bool] = True  # what `_attempt` returns is the result; else `_branches` says what becomes of it
+    _finish: Callable[[Any], Any] | None = None
+    """What becomes of the result outside of the lock, where the leaf is an arm of a choice."""
 
     def _attempt(self, src: Any, /) -> Any:
         raise NotImplementedError
@@ -136,7 +138,7 @@ class Leaf(Op[T_co]):
         if src is None:
             raise twice(self)
         self._src = None
-        return [Branch(self, src)]
+        return [Branch(self, src, () if self._finish is None else (self._finish,))]
 
 
 def _empty(waiter: Any) -> None:

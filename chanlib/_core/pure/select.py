@@ -265,10 +265,11 @@ class Select(Choice[Any]):
         branches: list[Branch] = []
         try:
             for index, op in enumerate(ops):
-                if isinstance(op, Leaf) and op._plain:
+                if isinstance(op, Leaf):
                     if op._src is None:
                         raise twice(op)
-                    branches.append(Branch(op, op._src, (), False, index))
+                    path = () if op._finish is None else (op._finish,)
+                    branches.append(Branch(op, op._src, path, False, index))
                     op._src = None
                 elif op is not None:
                     for branch in op._branches():

@@ -1,0 +1,107 @@
+"""What runs in a worker of a pool: one call after the other, each inside a scope that the pool can cancel."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from ..errors import Cancelled, ChannelClosed
+from ..scopes import CancelScope
+from .ends import ProcessReceiver, ProcessSender
+from .reports import pack_error
+
+__all__ = ["DONE", "FAILED", "STOPPED", "serve"]
+
+DONE, FAILED, STOPPED = range(3)
+"""How a call has ended; the second of what a worker says of it is the result, or the error."""
+
+
+def serve(
+    calls: ProcessReceiver[Any],
+    results: ProcessSender[Any],
+    stops: ProcessReceiver[int],
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    finalizer: Callable[[], object] | None,
+) -> None:
+    """Make the calls that come, until no more do. `stops` has the numbers of those that are to be cancelled."""
+    with calls, results, stops:
+        _Worker(calls, results, stops).live(initializer, initargs, finalizer)
+
+
+class _Worker:
+    def __init__(self, calls: ProcessReceiver[Any], results: ProcessSender[Any], stops: ProcessReceiver[int]) -> None:
+        self.calls = calls
+        self.results = results
+        self.stops = stops
+        self.guard = threading.Lock()
+        self.number = 0  # of the call under way; they are counted on both sides
+        self.scope = CancelScope()
+        self.stopped = 0  # the last that is to be cancelled
+
+    def live(
+        self,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        finalizer: Callable[[], object] | None,
+    ) -> None:
+        threading.Thread(target=self.listen, name="chanlib pool", daemon=True).start()
+        if initializer is not None:
+            initializer(*initargs)
+        try:
+            while True:
+                with self.guard:
+                    self.number += 1
+                    self.scope = CancelScope()
+                try:
+                    call = self.calls.receive().sync()
+                except ChannelClosed:
+                    return
+                except Exception as error:  # it does not unpickle here
+                    self.say(FAILED, pack_error(error, __name__))
+                else:
+                    self.perform(*call)
+                    del call
+        finally:
+            if finalizer is not None:
+                finalizer()
+
+    def listen(self) -> None:
+        try:
+            for number in self.stops:
+                with self.guard:
+                    self.stopped = number
+                    if number == self.number:
+                        self.scope.cancel("the call was cancelled")
+        except ChannelClosed:  # this process is about to end, or its parent has
+            pass
+
+    def perform(self, fn: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        outcome: Any = None
+        how = STOPPED
+        try:
+            with self.scope:
+                if self.stopped == self.number:
+                    raise Cancelled("before it began")
+                outcome = fn(*args, **named)
+                how = DONE
+                if isinstance(outcome, Coroutine):
+                    outcome.close()
+                    raise TypeError(f"{fn!r} is async: a pool calls plain functions; run() makes one of it")
+        except SystemExit:
+            raise
+        except BaseException as error:
+            if isinstance(error, Cancelled) and not self.scope.cancel_called:  # the process is to end
+                raise
+            how, outcome = FAILED, pack_error(error, __name__)
+        self.say(how, outcome)
+
+    def say(self, how: int, outcome: Any) -> None:
+        try:
+            self.results.send((how, outcome)).sync()
+        except ChannelClosed:  # nobody wants to know
+            raise
+        except Exception as error:
+            error.add_note("the result of a call could not be pickled")
+            self.results.send((FAILED, pack_error(error, __name__))).sync()
