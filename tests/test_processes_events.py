@@ -378,3 +378,20 @@ gc.collect()
 assert event._channel.slots.total() == (1, 1)
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)
+
+
+def test_handles_in_a_cycle_are_collected_with_their_memory() -> None:
+    program = """
+import gc
+from chanlib.processes import ProcessEvent
+def mapped():
+    return open("/proc/self/maps").read().count("chanlib (deleted)")
+for _ in range(3):
+    ring = [ProcessEvent(), ProcessEvent()]
+    ring.append(ring)
+    assert mapped() == 2
+    del ring
+    gc.collect()
+    assert mapped() == 0
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=30)

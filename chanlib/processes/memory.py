@@ -82,8 +82,12 @@ def _mapped(fd: int, size: int) -> Any:
     if address == _FAILED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    mapped = (ctypes.c_char * size).from_address(address)
-    weakref.finalize(mapped, _unmap, address, size).atexit = False
+    kind: Any = type("_Mapped", (ctypes.c_char * size,), {})
+    mapped = kind.from_address(address)
+    # A weak reference to what is in a cycle is called before the finalizers of what else is in it: handles, which still
+    # look here. A code object is nothing that the collector knows, so this one dies after all of them.
+    mapped.until = compile("0", "chanlib", "eval")
+    weakref.finalize(mapped.until, _unmap, address, size).atexit = False
     return mapped
 
 
