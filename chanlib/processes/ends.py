@@ -251,7 +251,12 @@ class _SendsTo(Handle, Generic[T_contra]):
         Raises `HandleClosed` if the channel or this end is closed, `BrokenChannel` once nobody is left to receive, also
         while it waits; `MessageTooLarge`, `OSError` if there is no memory for a long one.
         """
-        return Send(self, self._channel.outbound, value)
+        op = Send()
+        op._via = self
+        op._value = value
+        op._message = None
+        op._src = self._channel.outbound
+        return op
 
     def send_nowait(self, value: T_contra, /) -> None:
         """Put `value` in if there is room, else raise `ChannelFull`. Never blocks."""
@@ -289,7 +294,10 @@ class _ReceivesFrom(Handle, Received[T_co]):
         Raises `EndOfChannel` once it is closed and drained, `BrokenChannel` if it was closed with a cause, or the last
         sender has died; `HandleClosed` if this end is closed or the channel was cancelled.
         """
-        return Receive(self, self._channel.inbound)
+        op = Receive[T_co]()
+        op._via = self
+        op._src = self._channel.inbound
+        return op
 
     def receive_nowait(self) -> T_co:
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""

@@ -33,9 +33,10 @@ from .layout import (
 )
 from .memory import Memory
 
-__all__ = ["Message", "Record", "Serializer", "decode", "encode", "read", "write"]
+__all__ = ["LARGEST", "SMALLEST", "Message", "Record", "Serializer", "decode", "encode", "read", "write"]
 
-_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+"""Of the integers that stand in the header of a record."""
 _MOST_BUFFERS = 1 << 16
 
 
@@ -102,7 +103,7 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"serializer.dumps() must return bytes, not {type(data).__name__}")
         return Message(CUSTOM, _flat(data))
-    if kind is int and _SMALLEST <= value <= _LARGEST:
+    if kind is int and SMALLEST <= value <= LARGEST:
         return value
     if kind is bytes:
         return Message(BYTES, value)
