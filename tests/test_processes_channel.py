@@ -572,7 +572,14 @@ def test_nothing_is_received_at_once_through_a_closed_receiver(opened: Open, rec
 @pytest.mark.xfail(
     strict=True, reason="through a closed end nothing is drained, and nothing sent, without a word (conf-6)"
 )
-@pytest.mark.parametrize("act", [lambda tx, rx: rx.drain(), lambda tx, rx: tx.send_some([]).poll()])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda tx, rx: rx.drain(),
+        lambda tx, rx: tx.send_some([]).poll(),
+        lambda tx, rx: rx.receive_some(0).poll(),
+    ],
+)
 def test_also_what_needs_nothing_is_refused_by_a_closed_end(opened: Open, act: Callable[..., Any]) -> None:
     """As by one of `open_channel`."""
     for make in (open_channel, opened):
