@@ -26,8 +26,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 USES = [name for name in VICTIMS if VICTIMS[name].own and name.startswith(("send", "receive", "wait"))]
 USES.remove("send and receive ends")
-COURIER = pytest.mark.xfail(strict=False, reason="a courier that is cut while it is made dies with an AttributeError")
-USING = [pytest.param(name, marks=COURIER) if name in ("send spilled", "send pickled") else name for name in USES]
 COUNTS = {"clone": lambda tx, rx: tx.clone().close(), "pickle": lambda tx, rx: pickle.dumps(rx)}
 
 
@@ -89,19 +87,18 @@ def _interrupted_everywhere(victim: Victim, step: int) -> None:
             elsewhere(rx.receive_nowait)
 
 
-@pytest.mark.parametrize("name", USING)
+@pytest.mark.parametrize("name", USES)
 def test_an_interrupt_anywhere_leaves_the_channel_in_order(name: str) -> None:
     _interrupted_everywhere(VICTIMS[name], 71 if name.startswith("wait") else 11)
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", USING)
+@pytest.mark.parametrize("name", USES)
 def test_an_interrupt_at_any_place_at_all_leaves_the_channel_in_order(name: str) -> None:
     _interrupted_everywhere(VICTIMS[name], 1)
 
 
-@pytest.mark.xfail(strict=True, reason="it is counted before anybody has it")
 @pytest.mark.parametrize("name", COUNTS)
 def test_an_end_that_was_being_made_when_the_interrupt_came_does_not_count(name: str) -> None:
     _interrupted_everywhere(Victim(COUNTS[name], lambda inside: not inside), 7)
