@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from .._core.engine import Reentered
 from ..errors import HandleClosed
-from .conduit import Shared, inherit_all
 from .handover import Token, arrive, depart
 from .inheritance import wanted
+from .shared import Shared, inherit_all
 
 if TYPE_CHECKING:
     from typing import Self

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 
 from .bells import close_all
 from .broker import Offer, claim, offer
-from .conduit import Passage, Shared
 from .courier import board, here
+from .shared import Passage, Shared
 
 __all__ = ["Token", "arrive", "depart"]
 
