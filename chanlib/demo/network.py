@@ -94,16 +94,22 @@ class Network:
         self.skipped.close()
 
     def _hash_in_processes(self) -> None:
-        """Start the processes, and pass on what they find. If one of them dies, their group fails."""
+        """Start the processes, and pass on what they find. If one of them dies, their group fails.
+
+        They are spawned: a fork server would feel a Ctrl-C that comes from the terminal while it starts.
+        """
         from ..processes import open_process_channel
 
         (tally,) = self._tallies
         sender, found = open_process_channel[Found](256, name="found")
-        with TaskGroup(name="hash") as group, found:
+        with found, TaskGroup(name="hash") as group:
             with sender:  # each of them gets a sender of its own
                 for n in range(self._processes):
                     group.start_process(
-                        hash_in_process, self.paths, sender, self._output.identities, name=f"worker {n + 1}"
+                        hash_in_process,
+                        *(self.paths, sender, self._output.identities),
+                        name=f"worker {n + 1}",
+                        start_method="spawn",
                     )
             for item in found:
                 match item:
