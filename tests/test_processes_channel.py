@@ -569,9 +569,6 @@ def test_nothing_is_received_at_once_through_a_closed_receiver(opened: Open, rec
         receive(rx)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="through a closed end nothing is drained, and nothing sent, without a word (conf-6)"
-)
 @pytest.mark.parametrize(
     "act",
     [

@@ -133,7 +133,6 @@ def _stopped(operate: Callable[[Any, Any], object], backend: str, most: int) -> 
     return waited
 
 
-@pytest.mark.xfail(strict=True, reason="what had been counted for it when it was pickled stays counted")
 @pytest.mark.stress
 def test_who_cannot_join_because_somebody_is_stopped_is_told_in_the_end() -> None:
     tx, rx = open_process_channel[Any](CAPACITY)

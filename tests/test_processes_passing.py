@@ -160,13 +160,7 @@ def test_an_end_among_the_globals_of_a_forked_function(opened: Open, monkeypatch
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        pytest.param(
-            jobs.Worker,
-            marks=pytest.mark.xfail(sys.version_info[:2] == (3, 13), strict=True, reason="inline values (conf-9)"),
-        ),
-        jobs.SpawnedWorker,
-    ],
+    [jobs.Worker, jobs.SpawnedWorker],
 )
 def test_an_end_as_an_attribute_of_a_process(opened: Open, kind: Any) -> None:
     tx, rx = opened(2)

@@ -625,7 +625,6 @@ def test_a_serializer_is_used_for_every_value(opened: Open, serializer: Any, val
     assert [rx.receive_nowait(), *rx.receive_some().poll()] == [expected, expected]
 
 
-@pytest.mark.xfail(strict=True, reason="what makes text is refused (conf-7)")
 def test_json_itself_which_makes_text(opened: Open) -> None:
     tx, rx = opened(2, serializer=json)
     tx.send_nowait([1, "a"])
@@ -744,9 +743,7 @@ def test_a_handle_of_the_channel_itself_that_nobody_receives() -> None:
     rx.close()
 
 
-@pytest.mark.parametrize(
-    "count", [pytest.param(300, marks=pytest.mark.xfail(strict=True, reason="three descriptors leak (conf-8)")), 80]
-)
+@pytest.mark.parametrize("count", [300, 80])
 def test_more_handles_in_one_message_than_it_can_carry(count: int) -> None:
     tx, rx = open_process_channel(2)
     a, b = open_process_channel(2)

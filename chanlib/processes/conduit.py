@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from .handles import SharedHandle
 
-__all__ = ["Conduit", "Shared", "inherit_all"]
+__all__ = ["Conduit", "Passage", "Shared", "inherit_all"]
 
 _MAGIC = int.from_bytes(b"chanlib\x01", "big")
 _CLOSING = 0.2  # seconds that a close waits for a mutex whose owner is stopped
@@ -54,6 +54,17 @@ _INSISTING = 600  # times, a tenth of a second apart, that one which could not b
 
 _conduits: weakref.WeakValueDictionary[bytes, Shared] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
+
+
+class Passage:
+    """An end that is about to be on its way to another process."""
+
+    __slots__ = ("counted", "receives", "sends")
+
+    def __init__(self, sends: bool, receives: bool) -> None:
+        self.sends = sends
+        self.receives = receives
+        self.counted = False
 
 
 class Shared:
@@ -260,13 +271,14 @@ class Shared:
                 self.outbound._drop(port.bell)
                 port.bell = None
 
-    def fly(self, senders: int, receivers: int) -> int:
-        """An end of each of these is on its way to another process, and counted here meanwhile. Our slot."""
-        return self.outbound._locked(self._fly, senders, receivers)  # type: ignore[no-any-return]
+    def fly(self, passage: Passage) -> int:
+        """An end is on its way to another process, and counted here meanwhile. Our slot."""
+        return self.outbound._locked(self._fly, passage)  # type: ignore[no-any-return]
 
-    def _fly(self, senders: int, receivers: int) -> int:
+    def _fly(self, passage: Passage) -> int:
         assert self.slot is not None
-        self.away = [self.away[0] + senders, self.away[1] + receivers]
+        self.away = [self.away[0] + passage.sends, self.away[1] + passage.receives]
+        passage.counted = True
         self._write()
         return self.slot
 

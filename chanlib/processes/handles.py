@@ -42,7 +42,11 @@ class SharedHandle(Generic[S]):
     @classmethod
     def _made(cls, conduit: S, options: tuple[Any, ...], claimed_from: int | None = None) -> Self:
         self = cls._shut_one(conduit, options)
-        conduit.open([self], claimed_from)
+        try:
+            conduit.open([self], claimed_from)
+        except BaseException:  # an interrupt, perhaps right behind it
+            self._let_go()
+            raise
         return self
 
     @classmethod

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from .bells import close_all
 from .broker import Offer, claim, offer
-from .conduit import Shared
+from .conduit import Passage, Shared
 from .courier import here
 
 __all__ = ["Token", "arrive", "depart"]
@@ -48,11 +48,13 @@ class _Aboard:
 
 
 def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
-    slot = conduit.fly(sends, receives)
+    passage = Passage(sends, receives)
     try:
+        slot = conduit.fly(passage)
         way = _way(conduit, sends, receives)
     except BaseException:
-        conduit.turn_back(sends, receives)
+        if passage.counted:
+            conduit.turn_back(sends, receives)
         raise
     return (conduit.key, slot, sends, receives, *way)
 

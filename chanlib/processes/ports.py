@@ -129,7 +129,9 @@ class Port(Queued):
             if slots.alive(not sending):
                 self.look_at = monotonic() + (GLANCE if sending else HEARTBEAT)
                 return False
-        return None if slots.total(False)[sending] else True  # counted last: whoever closes an end has counted before
+        if not slots.total(False)[sending]:  # counted after that: whoever closes an end has counted before
+            return True
+        return False if not hung_up and slots.alive(not sending) else None  # one that was moving may have been missed
 
 
 class Outbound(Port):
