@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from .bells import close_all
 from .broker import Offer, claim, offer
 from .conduit import Passage, Shared
-from .courier import here
+from .courier import board, here
 
 __all__ = ["Token", "arrive", "depart"]
 
@@ -65,10 +65,10 @@ def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
         passed = [_passed(popen, fd) for fd in conduit.fds(sends, receives)]
         weakref.finalize(popen, _spawned, popen.__dict__, conduit, sends, receives)
         return "passed", passed
-    if here.courier is not None:
+    if here.flights is not None:
         flight = _Aboard(conduit, sends, receives)
         try:
-            return "aboard", here.courier.board(flight)
+            return "aboard", board(here.flights, flight)
         except BaseException:
             flight.arrived()
             raise
