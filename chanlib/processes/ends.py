@@ -327,8 +327,7 @@ class _ReceivesFrom(Handle, Received[T_co]):
         except (ChannelEmpty, EndOfChannel, BrokenChannel):
             return []
 
-    def __op__(self) -> Op[T_co]:
-        return self.receive()
+    __op__ = receive
 
     async def __anext__(self) -> T_co:
         try:

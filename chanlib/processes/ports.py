@@ -207,7 +207,7 @@ class Inbound(Port):
     def get_one(self) -> Any:
         """Without the lock, where the mutex is as good: a record, if one is there and has no descriptors."""
         words, quick = self.words, self.quick
-        if quick is None or self._returned or words[LEASE] or words[ENDED] >= CANCELLED:
+        if quick is None or self._returned or words[LEASE]:
             return PENDING
         mine = True
         try:
