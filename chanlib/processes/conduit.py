@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._core.engine import Reentered
+from ..channels import ChannelStatistics
 from ..errors import RemoteError
 from .bells import Bell, duplicate, pair
 from .features import ROBUST
@@ -42,7 +43,7 @@ from .slots import Slots
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Conduit", "Shared"]
+__all__ = ["Conduit", "Shared", "cause_of", "forms_of"]
 
 _MAGIC = int.from_bytes(b"chanlib\x01", "big")
 _CLOSING = 0.2  # seconds that a close waits for a mutex whose owner is stopped
@@ -176,7 +177,7 @@ class Shared:
 
     def close(self, senders: int, receivers: int, inherited: bool, cause: BaseException | None) -> None:
         """So many ends of this process are closed."""
-        forms = [] if cause is None or not senders or inherited else list(_forms(cause))
+        forms = [] if cause is None or not senders or inherited else list(forms_of(cause))
         try:
             self.outbound._locked(self._close, senders, receivers, inherited, forms)
         except Reentered as inside:
@@ -343,7 +344,7 @@ class Conduit(Shared):
 
     def end(self, how: int, cause: BaseException | None = None) -> bool:
         """It ends for all. False if it had ended already, in this way or a stronger one."""
-        forms = [] if cause is None else list(_forms(cause))
+        forms = [] if cause is None else list(forms_of(cause))
         try:
             first: bool = self.outbound._locked(self._end, how, forms)
         except Reentered as inside:
@@ -382,14 +383,39 @@ class Conduit(Shared):
         length = view[CAUSE : CAUSE + 8].cast("Q")[0]
         if not length:
             return None
-        try:
-            found = pickle.loads(view[CAUSE + 8 : CAUSE + 8 + length])
-        except Exception as error:
-            return RemoteError(type(error).__name__, f"the cause does not unpickle here: {error}")
-        return found if isinstance(found, BaseException) else RemoteError("Exception", "an unknown cause")
+        return cause_of(view[CAUSE + 8 : CAUSE + 8 + length])
+
+    # ------------------------------------------------------------- for the handles
+    def ended(self) -> int:
+        return self.words[ENDED]  # type: ignore[no-any-return]
+
+    def statistics(self) -> ChannelStatistics:
+        senders, receivers = self.slots.total()
+        inside = len(self.ring)
+        return ChannelStatistics(
+            capacity=self.ring.capacity,
+            buffered=inside,
+            waiting_senders=self.outbound._waiting(),
+            waiting_receivers=self.inbound._waiting(),
+            senders=senders,
+            receivers=receivers,
+            sent=self.outbound.count,
+            received=self.inbound.count,
+            dropped=0,
+            peak=inside,
+        )
 
 
-def _forms(cause: BaseException) -> Iterator[bytes]:
+def cause_of(data: Any) -> BaseException:
+    """What `forms_of` has made of it."""
+    try:
+        found = pickle.loads(data)
+    except Exception as error:
+        return RemoteError(type(error).__name__, f"the cause does not unpickle here: {error}")
+    return found if isinstance(found, BaseException) else RemoteError("Exception", "an unknown cause")
+
+
+def forms_of(cause: BaseException) -> Iterator[bytes]:
     """The cause as bytes, from the truest on."""
     try:
         data = pickle.dumps(cause)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._core.engine import PENDING, QueuedLeaf
 from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
-from .layout import ENDED, LEASE
-from .messages import decode, encode
+from .messages import decode
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
 from .ring import EMPTY
 
@@ -38,7 +37,8 @@ class PortLeaf(QueuedLeaf[T_co]):
     __slots__ = ("_bell", "_via")
 
     _via: Handle
-    _bell: Bell  # it must stay open while somebody sleeps on it
+    _outbound: bool  # does it wait as senders do?
+    _bell: Bell | None  # it must stay open while somebody sleeps on it
 
     def _seems_ready(self, port: Any) -> bool:
         raise NotImplementedError
@@ -55,7 +55,7 @@ class PortLeaf(QueuedLeaf[T_co]):
         self._hint(port)
         got = port._locked(self._attempt, port)
         if got is PENDING:
-            if not SPINS or running_loop() is not None or lanes.lane.trio:
+            if not (SPINS and port.spins) or running_loop() is not None or lanes.lane.trio:
                 return PENDING
             pause = os.sched_yield
             for _ in range(SPINS):
@@ -80,24 +80,15 @@ class PortLeaf(QueuedLeaf[T_co]):
 
     def _enqueue(self, port: Any, waiter: Any, /) -> None:
         port._stand(waiter)
-        bell = port.bell
-        if bell is None:
-            waiter.wake_in(0.0)
-            return
-        self._bell = bell
-        pause = port.sleep()
-        waiter.wake_in(pause)
-        if pause == HEARTBEAT:
-            waiter.wake_readable(bell.fd)
-            if self._seems_ready(port):
-                waiter.wake_in(0.0)
+        self._bell = port.rest(waiter, self._seems_ready)
 
 
 class _Sending(PortLeaf[T_co]):
     __slots__ = ()
+    _outbound = True
 
     def _seems_ready(self, port: Outbound) -> bool:
-        return bool(port.words[ENDED]) or port.ring.has_room(self._first())
+        return bool(port.ended) or port.ring.has_room(self._first())
 
     def _first(self) -> Any:
         """The message for which there must be room."""
@@ -108,8 +99,8 @@ class _Sending(PortLeaf[T_co]):
         via = self._via
         if not via._open:
             raise via._shut()
-        ended = port.words[ENDED]
-        if ended == DESERTED or (not ended and monotonic() >= port.look_at and via._nobody(port) is not False):
+        ended = port.ended
+        if ended == DESERTED or (not ended and monotonic() >= port.look_at and via._nobody(port, True) is not False):
             raise BrokenChannel(f"{via!r} has no receiver any more", channel=via, cause=via._cause_of_end())
         if ended:
             state = "cancelled" if ended == CANCELLED else "closed"
@@ -123,7 +114,7 @@ class _Sending(PortLeaf[T_co]):
 
     def _encode(self, port: Outbound, value: Any) -> Any:
         via = self._via
-        message = encode(value, via._serializer)
+        message = port.encode(value, via._serializer)
         if type(message) is int or message.units <= port.ring.longest:
             return message
         if not via._spill:
@@ -205,23 +196,24 @@ class SendSome(_Sending[int]):
 
 class Receiving(PortLeaf[T_co]):
     __slots__ = ()
+    _outbound = False
 
     def _seems_ready(self, port: Inbound) -> bool:
-        return bool(port.words[ENDED]) or not (port.empty() or port.words[LEASE])
+        return bool(port.ended) or not (port.empty() or port.leased)
 
     def _look(self, port: Inbound, look: Callable[[], Any]) -> Any:
         """Under the lock: what `look` finds, or PENDING; raises at the end."""
         via = self._via
         if not via._open:
             raise via._shut()
-        ended = port.words[ENDED]
+        ended = port.ended
         if ended >= CANCELLED:
             raise HandleClosed(f"{via!r} is cancelled", channel=via, cause=via._cause_of_end())
         found = look()
         if found is not EMPTY:
             return found
         if ended != CLOSED:
-            gone = via._nobody(port)
+            gone = via._nobody(port, False)
             if gone is False or not port.empty():
                 return PENDING
             if gone is None:
@@ -300,10 +292,11 @@ class ReceiveSome(Receiving[Any]):
 class Closed(PortLeaf[None]):
     """Waiting for the end. Another process that ends it does not ring for this: it is looked for now and then."""
 
-    __slots__ = ()
+    __slots__ = ("_outbound",)
 
     def __init__(self, via: Handle, port: Any) -> None:
         self._via = via
+        self._outbound = via._sends
         self._src = port
 
     def _now(self, port: Any, /) -> Any:
