@@ -15,12 +15,14 @@ import weakref
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing import reduction
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .bells import close_all
 from .broker import Offer, claim, offer
 from .conduit import Shared
 from .courier import here
+from .features import SHARED
+from .pump import Pumped
 
 __all__ = ["Token", "arrive", "depart"]
 
@@ -48,6 +50,8 @@ class _Aboard:
 
 
 def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
+    if not SHARED:
+        return cast(Pumped, conduit).depart(sends, receives)
     slot = conduit.fly(sends, receives)
     try:
         way = _way(conduit, sends, receives)
@@ -82,6 +86,8 @@ def _spawned(popen: dict[str, Any], conduit: Shared, sends: bool, receives: bool
 
 def arrive(token: Token, kind: type[S]) -> S:
     """What a handle of this kind leads to that has come here. Raises if it cannot be had: OSError, HandoverError."""
+    if not SHARED:
+        return cast(S, Pumped.land(token))
     key, slot, sends, receives, way, where = token
     count = 1 + kind.sockets * (sends + receives)
     if way == "passed":

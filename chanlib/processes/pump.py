@@ -1,0 +1,275 @@
+"""The pump: channels between processes that share no memory. One of them is the hub, the others are connected to it.
+
+A `Pumped` is to handles what a `Conduit` is where memory is shared, and answers the same calls. The process that makes
+a channel has a `Hub` for its port, every other one a `Remote`. If the process of the hub dies the channel is broken;
+it stays, without a handle, as long as others have one.
+
+Invariants:
+- an end is counted with the hub before it can be used. One on its way is counted there under a number, until it
+  arrives, the process that it was for has died, or it has been on its way for too long.
+- a process that is about to be forked gets a connection of its own before that, on which what it will inherit is
+  counted; all others are closed in it. So the end of each process is seen by the hub, and the hub's by each of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+import secrets
+import threading
+import weakref
+from _thread import get_ident
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing import Pipe
+from typing import TYPE_CHECKING, Any
+
+from .._core.engine import Reentered
+from .._core.threads import start
+from ..channels import ChannelStatistics
+from .broker import LIFETIME
+from .conduit import cause_of, forms_of
+from .courier import here
+from .hub import Guest, Hub, PumpPort
+from .links import Link, connect, exchange, shut_all_but
+from .remote import Remote
+from .ring import Ring
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Pumped"]
+
+Flight = tuple[int, Any, bytes]
+"""The number of an end on its way, and where the hub is: its address and key."""
+
+_context: Any = importlib.import_module("multiprocessing.context")
+_pumped: weakref.WeakValueDictionary[bytes, Pumped] = weakref.WeakValueDictionary()
+_attaching = threading.RLock()
+
+
+class Pumped:
+    slot = 0
+
+    def __init__(self, key: bytes, port: PumpPort, most: int, units: int) -> None:
+        self.key = key
+        self.port = port
+        self._size = most, units
+        self.senders = self.receivers = 0  # handles of this process, changed under `_attaching`
+        self._launched: list[tuple[weakref.ref[Any], dict[str, Any], int]] = []
+
+    @property
+    def outbound(self) -> PumpPort:
+        return self.port
+
+    inbound = ring = outbound
+
+    @property
+    def slots(self) -> None:
+        """What has been counted is in the hub."""
+        self._look_after()
+
+    # ------------------------------------------------------------- making and finding
+    @classmethod
+    def create(cls, most: int, bytes_: int) -> Self:
+        units = Ring.size(bytes_)
+        hub = Hub(most, units)
+        pumped = cls(secrets.token_bytes(16), hub, most, units)
+        hub.keeper = pumped
+        _pumped[pumped.key] = pumped
+        return pumped
+
+    @classmethod
+    def land(cls, token: tuple[Any, ...]) -> Pumped:
+        """What a handle leads to that has come here. OSError if it cannot be had."""
+        key, flight, sends, receives, address, secret, most, units = token
+        with _attaching:
+            pumped = _pumped.get(key)
+            if pumped is None or (isinstance(pumped.port, Remote) and pumped.port.lost):
+                port = Remote(most, units, Link(connect(address, secret)))
+                pumped = _pumped[key] = cls(key, port, most, units)
+            pumped._count(sends, receives)
+        pumped.port.tell("open", int(sends), int(receives), flight)
+        return pumped
+
+    def depart(self, sends: bool, receives: bool) -> tuple[Any, ...]:
+        """One more of each of these is on its way: what it is pickled to."""
+        popen: Any = _context.get_spawning_popen()
+        aboard = here.courier if popen is None else None
+        address, secret = self._address()
+        seconds = math.inf if aboard is not None else LIFETIME
+        flight: int | None = self.port.tell("fly", int(sends), int(receives), seconds)
+        if flight is None:
+            raise OSError("the process in which this channel is does not answer")
+        if popen is not None:
+            self._launched.append((weakref.ref(popen), popen.__dict__, flight))
+        elif aboard is not None:
+            aboard.board(_Aboard(self, flight))
+        return (self.key, flight, sends, receives, address, secret, *self._size)
+
+    def _address(self) -> tuple[Any, bytes]:
+        port = self.port
+        if isinstance(port, Hub):
+            reception = port.receive()
+            return reception.address, reception.key
+        found = port.tell("meet")
+        if found is None:
+            raise OSError("the process in which this channel is does not answer")
+        if isinstance(found, OSError):
+            raise found
+        return found  # type: ignore[no-any-return]
+
+    def _look_after(self) -> None:
+        """Have processes ended before they have taken what was on its way to them?"""
+        for entry in tuple(self._launched):
+            popen, fields, flight = entry
+            process = popen()
+            lost = False
+            if process is not None:
+                if not fields.get("pid") or process.poll() is None:
+                    continue
+                lost = True
+            elif fields.get("pid"):
+                lost = True  # nobody knows
+            try:
+                self._launched.remove(entry)
+            except ValueError:
+                continue
+            self.port.tell("land", flight, lost)
+
+    # ------------------------------------------------------------- counting ends
+    def _count(self, senders: int, receivers: int) -> None:
+        with _attaching:
+            self.senders += senders
+            self.receivers += receivers
+
+    def open(self, senders: int, receivers: int) -> None:
+        self._count(senders, receivers)
+        self.port.tell("open", int(senders), int(receivers), None)
+
+    def close(self, senders: int, receivers: int, inherited: bool, cause: BaseException | None) -> None:
+        forms = [] if cause is None or not senders or inherited else list(forms_of(cause))
+        self.port.tell("close", int(senders), int(receivers), inherited, forms)
+        with _attaching:
+            self.senders -= senders
+            self.receivers -= receivers
+            if not self.senders and not self.receivers and isinstance(self.port, Remote):
+                if _pumped.get(self.key) is self:
+                    del _pumped[self.key]
+                self.port.leave()
+
+    def own(self, senders: int, receivers: int, wanted: bool) -> None:
+        """So many of the ends that were inherited are used from now on; or are not what this process is for."""
+        self.port.tell("use", int(senders), int(receivers), wanted)
+
+    # ------------------------------------------------------------- the end
+    def end(self, how: int, cause: BaseException | None = None) -> bool:
+        """It ends for all. False if it had ended already, in this way or a stronger one."""
+        before = self.port.known().ended
+        first: bool | None = self.port.tell("end", how, [] if cause is None else list(forms_of(cause)))
+        return before < how if first is None else first
+
+    def ended(self) -> int:
+        return self.port.ended
+
+    def cause(self) -> BaseException | None:
+        data = self.port.known().cause
+        return None if data is None else cause_of(data)
+
+    def statistics(self) -> ChannelStatistics:
+        port = self.port
+        state = port.state()
+        return ChannelStatistics(
+            capacity=port.capacity,
+            buffered=state.values,
+            waiting_senders=port.waiting(True),
+            waiting_receivers=port.waiting(False),
+            senders=state.senders,
+            receivers=state.receivers,
+            sent=port.sent,
+            received=port.received,
+            dropped=0,
+            peak=state.values,
+        )
+
+    # ------------------------------------------------------------- forks
+    def expect(self) -> _Expected | None:
+        """A process is about to be forked."""
+        ends = self.senders, self.receivers
+        try:
+            if isinstance(self.port, Hub):
+                ours, theirs = Pipe()
+                guest = Guest(Link(ours), ends)
+                self.port.enter(guest)
+                return _Expected(self, Link(theirs), partial(start, partial(self.port.serve, guest), "chanlib pump"))
+            theirs = connect(*self._address())
+            exchange(theirs, "expect", *ends)
+            return _Expected(self, Link(theirs), None)
+        except (OSError, Reentered):  # by a finalizer, in the middle of an operation: it is not waited for
+            return None
+
+    def inherit(self, link: Link | None) -> None:
+        """This is the process that was forked."""
+        self._launched.clear()
+        if isinstance(self.port, Hub):
+            self.port.keeper = None
+        sent, received = self.port.sent, self.port.received
+        self.port = Remote(*self._size, link)
+        self.port.sent, self.port.received = sent, received
+
+
+class _Aboard:
+    """An end that travels with a message; without descriptors."""
+
+    def __init__(self, pumped: Pumped, flight: int) -> None:
+        self._pumped = pumped
+        self._flight = flight
+        self.fds: Sequence[int] = ()
+
+    def arrived(self) -> None:
+        pass
+
+    def turned_back(self) -> None:
+        self._pumped.port.tell("land", self._flight, False)
+
+
+class _Expected:
+    """The connection of a process that is being forked."""
+
+    def __init__(self, pumped: Pumped, link: Link, serve: Callable[[], object] | None) -> None:
+        self.pumped = pumped
+        self.link = link
+        self.serve = serve
+
+
+_forking: dict[int, list[_Expected]] = {}  # by the thread that does
+
+
+def _before_fork() -> None:
+    _forking[get_ident()] = [
+        expected
+        for pumped in list(_pumped.values())
+        if (pumped.senders or pumped.receivers) and (expected := pumped.expect())
+    ]
+
+
+def _after_fork_in_parent() -> None:
+    for expected in _forking.pop(get_ident(), ()):
+        expected.link.shut()
+        if expected.serve is not None:
+            expected.serve()
+
+
+def _after_fork_in_child() -> None:
+    global _attaching
+    _attaching = threading.RLock()
+    mine = {expected.pumped: expected.link for expected in _forking.get(get_ident(), ())}
+    _forking.clear()
+    shut_all_but(set(mine.values()))
+    for pumped in list(_pumped.values()):
+        pumped.inherit(mine.get(pumped))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
