@@ -101,6 +101,7 @@ class Choice:
                         names
                         and scenario.name in self.scenarios
                         and side.name in self.sides
+                        and self._there(scenario.name, scenario.missing, always=True)
                         and self._there(side.name, side.missing, always=True)
                         and self._there("", scenario.lacks(side, capacity), always=asked)
                         and (peers := self._peers(cell, names))

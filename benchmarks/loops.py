@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 Loop = Callable[..., Any]
+Ends = tuple[Any, Any]  # of a channel: what one sends with, what one receives with
 
 FAR = 3600  # seconds: a time limit that never passes
 
@@ -59,6 +60,12 @@ class _Speaker(ast.NodeTransformer):
         if self.words.wait == "await":
             return node
         return ast.copy_location(ast.With(**dict(ast.iter_fields(node))), node)
+
+    def visit_AsyncFor(self, node: ast.AsyncFor) -> ast.AST:
+        self.generic_visit(node)
+        if self.words.wait == "await":
+            return node
+        return ast.copy_location(ast.For(**dict(ast.iter_fields(node))), node)
 
 
 @cache

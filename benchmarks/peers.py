@@ -9,22 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from . import loops, structured
-from .loops import Loop, Words
+from . import loops, processes, structured
+from .loops import Ends, Loop, Words
+from .processes import Processes
 from .sides import Side
 
 LOOPS = frozenset({"asyncio", "uvloop", "trio"})
 ASYNCIO = frozenset({"asyncio", "uvloop"})
+PLAIN = frozenset({"threads", "process"})  # a process has no loop of its own here
 EVERY = frozenset({"rendezvous", "bounded", "unbounded"})
 BUFFERED = frozenset({"bounded", "unbounded"})
-
-Ends = tuple[Any, Any]
 
 
 def capacity_label(capacity: float) -> str:
@@ -46,8 +46,8 @@ class Form:
     """How tasks, or threads, talk to a channel of a peer."""
 
     words: Words
-    ends: Callable[[Any], Ends] = both_ends  # of a channel: what one sends with, what one receives with
-    worlds: frozenset[str] = LOOPS | {"threads"}
+    ends: Callable[[Any], Ends] = both_ends
+    worlds: frozenset[str] = LOOPS | PLAIN
     timed: Callable[[], tuple[Any, ...]] | None = None  # the loop, and what it needs; None: the world's own way
     closes: bool = False  # its users close each end, or are warned
 
@@ -89,6 +89,7 @@ class Peer:
     select: Select = field(default_factory=Select)
     subscribe: Callable[[float, int], tuple[Any, list[Any]]] | None = None  # a broadcast of its own
     structured: Structured = field(default_factory=Structured)
+    processes: Processes = field(default_factory=Processes)
     only: tuple[str, ...] = ()  # the scenarios it is there for; none: all
 
     @property
@@ -101,19 +102,24 @@ class Peer:
         return None
 
     def form(self, world: str) -> Form:
-        form = self.threads if world == "threads" else self.tasks
+        form = self._form(world)
         assert form is not None, (self.name, world)
         return form
+
+    def _form(self, world: str) -> Form | None:
+        return self.threads if world in PLAIN else self.tasks
 
     def lacks(self, scenario: str, needs: str, side: Side, capacity: float | None) -> str | None:
         """Why this peer has no place there, or None if it has.
 
-        `needs` names a field of `Select`, or is empty. Where there is no channel, it names one of `Structured`.
+        `needs` names a field of `Select`, or is empty. Where there is no capacity, it names one of `Structured`, or
+        of `Processes`.
         """
         if self.only and not any(scenario.startswith(prefix) for prefix in self.only):
             return f"it is only for {' and '.join(self.only)}"
         if capacity is None:
-            return self.lacks_side(side) if getattr(self.structured, needs) else f"it has nothing for {scenario}"
+            part = self.processes if side.left == "process" else self.structured
+            return self.lacks_side(side) if getattr(part, needs, None) else f"it has nothing for {scenario}"
         if needs and getattr(self.select, needs) is None:
             return "it has no select" if self.select == Select() else f"its select is not for {scenario}"
         if (reason := self.lacks_side(side)) is not None:
@@ -123,9 +129,13 @@ class Peer:
 
     def lacks_side(self, side: Side) -> str | None:
         """Why this peer has no place on that side, or None if it has."""
+        if side.left == "process" and self.processes == Processes():
+            return "it has nothing between processes"
+        if side.left != "process" and self.only and all(name.startswith("process_") for name in self.only):
+            return "it is only for what is between processes"
         for world in (side.left, side.right):
-            if (self.threads if world == "threads" else self.tasks) is None:
-                return f"it has no form for {'threads' if world == 'threads' else 'tasks'}"
+            if self._form(world) is None:
+                return f"it has no form for {'threads' if world in PLAIN else 'tasks'}"
             if world not in self.form(world).worlds:
                 return f"it does not run on {world}"
         if not side.together and self.reach == "one loop":
@@ -179,6 +189,9 @@ _PUT = Words("put", "get")
 _PUT_SYNC = Words("put", "get", "call")
 
 
+_CHANLIB = Processes(processes.open_chanlib, shared=True, broken=True, pool=processes.pool_chanlib, closes=True)
+
+
 def _argument() -> tuple[Any, ...]:
     return (loops.consume_timeout_argument,)
 
@@ -197,6 +210,18 @@ def _without_channels(name: str, loops: Structured, worlds: frozenset[str] = fro
     if worlds:
         return Peer(name, "asyncio", lambda _: object, Form(_OPS, worlds=worlds), **common)
     return Peer(name, "threading", lambda _: object, threads=Form(_OPS), reach="anything", **common)
+
+
+def _between_processes(name: str, package: str, how: Processes, words: Words, tasks: bool = False) -> Peer:
+    """What its users have between processes; if `tasks`, also in a loop, which waits in another thread."""
+    form = Form(words._replace(wait="await"), worlds=frozenset({"asyncio", "trio"})) if tasks else None
+    common: dict[str, Any] = {"capacities": frozenset(), "reach": "anything", "only": ("process_",)}
+    return Peer(name, package, lambda _: object, form, Form(words), processes=how, **common)
+
+
+def _chanlib_between_processes(name: str, how: Processes) -> Peer:
+    peer = _between_processes(name, "chanlib", how, Words(wait="sync"), True)
+    return replace(peer, only=("process_ints", "process_asyncio", "process_trio"))
 
 
 PEERS = [
@@ -219,6 +244,7 @@ PEERS = [
             structured.pair_chanlib,
             stop=True,
         ),
+        processes=_CHANLIB,
     ),
     Peer(
         "chanlib.Broadcast",
@@ -330,6 +356,34 @@ PEERS = [
         "ThreadPoolExecutor", Structured(threads=structured.threads_executor, pair=structured.pair_executor)
     ),
     _without_channels("sequence", Structured(pair=structured.pair_sequence)),  # one call after the other
+    _chanlib_between_processes("chanlib.for", replace(_CHANLIB, take=processes.take_each)),
+    _chanlib_between_processes("chanlib.some", replace(_CHANLIB, give=processes.give_some, take=processes.take_some)),
+    _between_processes(
+        "multiprocessing.Queue",
+        "multiprocessing",
+        Processes(
+            processes.open_queue,
+            shared=True,
+            take_in={"asyncio": processes.take_in_executor, "trio": processes.take_in_trio_thread},
+        ),
+        _PUT_SYNC,
+        True,
+    ),
+    _between_processes(
+        "multiprocessing.SimpleQueue",
+        "multiprocessing",
+        Processes(processes.open_simple_queue, shared=True),
+        _PUT_SYNC,
+    ),
+    _between_processes(
+        "multiprocessing.Pipe",
+        "multiprocessing",
+        Processes(processes.open_pipe, closes=True),
+        Words(receive="recv", wait="call"),
+    ),
+    _between_processes("faster_fifo", "faster_fifo", Processes(processes.open_faster_fifo, shared=True), _PUT_SYNC),
+    _between_processes("ProcessPoolExecutor", "concurrent.futures", Processes(pool=processes.pool_stdlib), _PUT_SYNC),
+    _between_processes("loky", "loky", Processes(pool=processes.pool_loky), _PUT_SYNC),
 ]
 
 

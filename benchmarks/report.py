@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from .peers import PEERS, capacity_label
 from .runner import Cell, Entry, Options, base_of
+from .scenarios import SCENARIOS
 from .targets import Verdict, is_free_threaded
 
 SCHEMA = 1
@@ -48,7 +49,8 @@ def python() -> dict[str, Any]:
 def packages() -> dict[str, str]:
     """The versions of all that can be compared here."""
     found = {}
-    for name in sorted({peer.package for peer in PEERS} | {"uvloop"}):
+    needed = {scenario.package for scenario in SCENARIOS if scenario.package}
+    for name in sorted({peer.package for peer in PEERS} | needed | {"uvloop"}):
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # the standard library's, or not installed

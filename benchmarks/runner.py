@@ -7,16 +7,18 @@ patience is hung, one that fails says why: either has no more rounds, and the ot
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .peers import Peer, capacity_label
-from .scenarios import Scenario
+from .rows import Scenario
 from .sides import Side
 from .worker import Figure, Job
 
@@ -95,6 +97,23 @@ def run_cell(
     return entries
 
 
+def run_worker(command: list[str], patience: float) -> subprocess.CompletedProcess[str]:
+    """As `subprocess.run`, but what the process has started ends with it: one that hangs may have children."""
+    pipe: Any = subprocess.PIPE
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+    with process:
+        try:
+            out, err = process.communicate(timeout=patience)
+        except BaseException:
+            if hasattr(os, "killpg"):  # politely: who tidies up after `multiprocessing` ignores it, and then ends
+                os.killpg(process.pid, signal.SIGTERM)
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
 def add_round(entry: Entry, cell: Cell, options: Options) -> None:
     """One process more."""
     capacity = None if cell.capacity in (None, float("inf")) else int(cell.capacity)
@@ -102,9 +121,7 @@ def add_round(entry: Entry, cell: Cell, options: Options) -> None:
     job = Job(*names, capacity, options.seconds, options.items, options.modules)
     command = [sys.executable, "-m", "benchmarks", "--worker", job.dump()]
     try:
-        done = subprocess.run(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=options.patience
-        )
+        done = run_worker(command, options.patience)
     except subprocess.TimeoutExpired:
         entry.trouble = "hung"
         return

@@ -2,25 +2,23 @@
 
 A scenario is written once for all peers and sides: it opens channels and starts loops. The time from the first start
 to the last end, divided by the number of items, is the figure; or something of the stretches that a loop has timed
-itself. Those whose names begin with `group_` are about tasks, scopes and threads, not about channels.
+itself. Those whose names begin with `group_` are about tasks, scopes and threads, not about channels; those with
+`process_` are about what passes between processes, and `between` lays them out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from statistics import median, quantiles
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
-from . import loops, memory, structured
+from . import between, loops, memory, structured
 from .bench import Bench
 from .loops import speak
-from .sides import SIDES, Plan, Side, run
-
-T = TypeVar("T")
+from .rows import Scenario, mean, middle, p99
+from .sides import SIDES
 
 WAYS = 4  # channels of a select, tasks of a crowd, subscribers
 CROWD = 64  # receivers whose waits are cancelled together
@@ -169,95 +167,15 @@ def _one(bench: Bench, loop: loops.Loop | None, *args: Any) -> None:
     bench.left.jobs.append(partial(loop, *args))
 
 
-def _mean(stretches: list[float], items: int) -> float:
-    return sum(stretches) / items
-
-
-def _median(stretches: list[float], items: int) -> float:
-    return median(stretches)
-
-
-def _p99(stretches: list[float], items: int) -> float:
-    return quantiles(stretches, n=100, method="inclusive")[-1] if len(stretches) > 1 else stretches[0]
-
-
 # ------------- the table
 _TOGETHER = tuple(side.name for side in SIDES if side.together)
 _ASYNCIO = ("asyncio", "uvloop")
-_ALL = tuple(side.name for side in SIDES)
 _THREADS = ("thread-thread",)
 _ONE_WORLD = (*_TOGETHER, *_THREADS)
 
 
-class Run(NamedTuple):
-    """How long a run took, and what of that is the figure for an item: both in seconds."""
-
-    whole: float
-    each: float
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A row of the table.
-
-    `needs` names the field of a peer's `Select` without which it has no place there; of its `Structured`, if the
-    scenario is not about channels.
-    """
-
-    name: str
-    text: str
-    item: str  # what the figure is for
-    build: Callable[[Bench, int], None] | None
-    sides: tuple[str, ...] = _ALL
-    needs: str = ""
-    rendezvous: bool = True
-    weigh: Callable[[Bench], float] | None = None  # instead of `build`: bytes
-    channels: bool = True  # is it about channels, which have a capacity?
-    figure: Callable[[list[float], int], float] | None = None  # of the stretches that a loop has timed, and the items
-
-    @property
-    def unit(self) -> str:
-        return "bytes" if self.weigh is not None else "ns"
-
-    def lacks(self, side: Side, capacity: float | None) -> str | None:
-        """Why it does not exist there, or None if it does."""
-        if side.name not in self.sides:
-            return f"{self.name} does not exist on {side.name}"
-        if capacity == 0 and not self.rendezvous:
-            return f"{self.name} does not exist at capacity 0"
-        return None
-
-    def capacities(self, wanted: Iterable[T]) -> list[T | None]:
-        """Where it is measured: at those that are wanted, or without any."""
-        return list(wanted) if self.channels else [None]
-
-    def rounded(self, items: int, capacity: float | None) -> int:
-        """As many items as come out even, no fewer."""
-        multiple = 1
-        if self.build is cancel_storm:
-            multiple = CROWD
-        elif self.build in (group_spawn, group_cancel):
-            multiple = TASKS
-        elif self.build is group_threads:
-            multiple = THREADS
-        elif self.build is seq and capacity is not None and capacity < math.inf:
-            multiple = max(1, int(capacity))
-        return -(-items // multiple) * multiple
-
-    def run(self, bench_of: Callable[[], Bench], items: int, side: Side) -> Run:
-        """How long `items` take."""
-        stretches: list[float] = []
-
-        def plan() -> Plan:
-            nonlocal stretches
-            bench = bench_of()
-            stretches = bench.stretches
-            assert self.build is not None
-            self.build(bench, items)
-            return Plan(bench.left.jobs, bench.right.jobs)
-
-        whole = run(side, plan)
-        return Run(whole, whole / items if self.figure is None else self.figure(stretches, items))
+def _buffer(capacity: float | None) -> int:
+    return max(1, int(capacity)) if capacity is not None and capacity < math.inf else 1
 
 
 def _structured(name: str, text: str, item: str, build: Callable[[Bench, int], None], **more: Any) -> Scenario:
@@ -265,7 +183,16 @@ def _structured(name: str, text: str, item: str, build: Callable[[Bench, int], N
 
 
 SCENARIOS = [
-    Scenario("seq", "one task or thread: the buffer filled, then drained", "a value", seq, _ONE_WORLD, "", False),
+    Scenario(
+        "seq",
+        "one task or thread: the buffer filled, then drained",
+        "a value",
+        seq,
+        _ONE_WORLD,
+        "",
+        False,
+        multiple=_buffer,
+    ),
     Scenario("spsc", "one producer, one consumer", "a value", partial(_crowd, 1, 1)),
     Scenario("mpsc", "four producers, one consumer", "a value", partial(_crowd, WAYS, 1)),
     Scenario("mpmc", "four producers, four consumers", "a value", partial(_crowd, WAYS, WAYS)),
@@ -286,7 +213,12 @@ SCENARIOS = [
     Scenario("request_reply", "four clients, one server, a channel for each answer", "a request", request_reply),
     Scenario("broadcast", "one producer, four consumers who each get all", "a value sent", broadcast),
     Scenario(
-        "cancel_storm", f"{CROWD} waiting receivers cancelled, again and again", "a receiver", cancel_storm, _TOGETHER
+        "cancel_storm",
+        f"{CROWD} waiting receivers cancelled, again and again",
+        "a receiver",
+        cancel_storm,
+        _TOGETHER,
+        multiple=lambda _: CROWD,
     ),
     Scenario("timeout_never_fires", "spsc, each receive with a time limit", "a value", timeout_never_fires),
     Scenario("memory_idle", "a channel that nobody uses", "a channel", None, _ONE_WORLD, weigh=memory.idle),
@@ -303,6 +235,7 @@ SCENARIOS = [
         f"{TASKS} tasks that do nothing, started and waited for",
         "a task",
         group_spawn,
+        multiple=lambda _: TASKS,
         sides=_TOGETHER,
         needs="spawn",
     ),
@@ -311,9 +244,10 @@ SCENARIOS = [
         f"{TASKS} tasks that wait, from their cancellation to the end of all",
         "a task",
         group_cancel,
+        multiple=lambda _: TASKS,
         sides=_TOGETHER,
         needs="cancel",
-        figure=_mean,
+        figure=mean,
     ),
     _structured(
         "group_scopes",
@@ -336,6 +270,7 @@ SCENARIOS = [
         f"{THREADS} threads that do nothing, started and waited for",
         "a thread",
         group_threads,
+        multiple=lambda _: THREADS,
         sides=_THREADS,
         needs="threads",
     ),
@@ -353,7 +288,7 @@ SCENARIOS = [
         "a child",
         group_stop,
         needs="stop",
-        figure=_median,
+        figure=middle,
     ),
     _structured(
         "group_stop_p99",
@@ -361,6 +296,7 @@ SCENARIOS = [
         "a child",
         group_stop,
         needs="stop",
-        figure=_p99,
+        figure=p99,
     ),
+    *between.SCENARIOS,
 ]

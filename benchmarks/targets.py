@@ -2,8 +2,8 @@
 
 A target is a ratio, the peer's figure divided by chanlib's, each a median of the same run. Where a figure itself is
 not to be more than so much, that stands in place of the peer's. The native engine has targets of its own for CPython
-3.11, for later versions and for free-threaded builds; the pure one, for builds with and without the GIL. Targets about
-processes are not here: no scenario covers them yet.
+3.11, for later versions and for free-threaded builds; the pure one, for builds with and without the GIL. Between
+processes the engine has no part, and one target is for both.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Row(NamedTuple):
 
 _ONE, _TRIO, _SELECT = "one producer, one consumer, asyncio", "the same in trio", "select over 4 channels"
 _INTO, _OUT = "thread to asyncio", "asyncio to thread"
+_FROM, _QUEUE = "from a process", "multiprocessing.Queue"
 _STOP, _FT = "cancelling a child in a thread", Goal(None, None, 1 / 0.6)
 
 ROWS = [
@@ -76,6 +77,14 @@ ROWS = [
     Row(f"{_STOP}, in trio", "group_stop", "trio", None, "5 ms", goal(1), goal(1), 5e6),
     Row(f"{_STOP}, by a thread", "group_stop", "thread-thread", None, "5 ms", goal(1), goal(1), 5e6),
     Row("two threads that compute", "group_pair", "thread-thread", None, "sequence", _FT, _FT),
+    Row(f"numbers {_FROM}", "process_ints", "process-thread", None, _QUEUE, goal(3), goal(3)),
+    Row(f"numbers {_FROM}", "process_ints", "process-thread", None, "faster_fifo", goal(2), goal(2)),
+    Row(f"arrays of 1 MB {_FROM}", "process_arrays", "process-thread", None, _QUEUE, goal(8), goal(8)),
+    Row(f"numbers {_FROM}, asyncio", "process_asyncio", "process-asyncio", None, _QUEUE, goal(20), goal(20)),
+    Row(f"numbers {_FROM}, trio", "process_trio", "process-trio", None, _QUEUE, goal(20), goal(20)),
+    Row("the last sender killed", "process_broken", "process-thread", None, "20 ms", goal(1), goal(1), 20e6),
+    Row("the same, asyncio", "process_broken", "process-asyncio", None, "20 ms", goal(1), goal(1), 20e6),
+    Row("the same, trio", "process_broken", "process-trio", None, "20 ms", goal(1), goal(1), 20e6),
 ]
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 from .bench import Bench, Tally
 from .peers import PEERS, Peer
-from .scenarios import SCENARIOS, Run, Scenario
+from .rows import Run, Scenario
+from .scenarios import SCENARIOS
 from .sides import SIDES, Side
 
-CHECKED = 256  # items of the run that checks
+CHECKED = 256  # items of the run that checks, at most
 MOST = 500_000  # items: an unbounded channel may hold them all
 
 
@@ -74,7 +75,7 @@ def check(job: Job) -> int:
     tally = Tally()
     # a select of the peer's own may refuse channels that are not its own
     noted = None if scenario.channels and scenario.needs and peer.select.own_channels else tally
-    items = scenario.rounded(min(CHECKED, job.items or CHECKED), capacity)
+    items = scenario.rounded(min(CHECKED, scenario.first, job.items or CHECKED), capacity)
     scenario.run(lambda: Bench(peer, side, capacity, noted), items, side)
     if noted is not None:
         tally.check()
@@ -96,7 +97,7 @@ def measure(job: Job) -> Figure:
         run(scenario.rounded(min(items, 1000), capacity))
         taken = run(items)
     else:
-        items = scenario.rounded(200, capacity)
+        items = scenario.rounded(scenario.first, capacity)
         while (taken := run(items)).whole < 0.6 * job.seconds and items < MOST:
             more = min(10.0, max(1.5, job.seconds / taken.whole))
             items = scenario.rounded(min(MOST, int(items * more)), capacity)
@@ -133,4 +134,5 @@ def main(text: str) -> None:
 def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    return text.removesuffix(f" ({error.path})") if isinstance(error, ImportError) else text  # no word of where it is

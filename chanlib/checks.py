@@ -6,7 +6,7 @@ import math
 from collections.abc import Coroutine
 from typing import Any
 
-__all__ = ["check_cause", "check_count", "check_function", "check_max"]
+__all__ = ["check_cause", "check_count", "check_function", "check_max", "check_name"]
 
 
 def check_cause(cause: Any) -> None:
@@ -39,3 +39,9 @@ def check_max(value: Any) -> float:
     if isinstance(value, bool) or not (value == math.inf or isinstance(value, int)) or value < 0:
         raise ValueError(f"max must be an integer of at least 0, or math.inf, not {value!r}")
     return value  # type: ignore[no-any-return]
+
+
+def check_name(value: Any) -> None:
+    """The name of something that goes to other processes."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"name must be a string or None, not {value!r}")

@@ -18,6 +18,7 @@ from census import Census
 from elsewhere import Stranger
 
 from chanlib import lowlevel
+from chanlib.processes import ProcessChannel, ProcessReceiver, ProcessSender, open_process_channel
 
 # Wall time is no measure: neither of an example (200 ms by default) nor of the drawing of it.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -111,6 +112,41 @@ def stranger() -> Iterator[Stranger]:
     stranger = Stranger()
     yield stranger
     stranger.dismiss()
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., tuple[ProcessSender, ProcessReceiver]]]:
+    """`open_process_channel`, whose ends are closed after the test."""
+    made: list[Any] = []
+
+    def make(capacity: float, **options: Any) -> tuple[ProcessSender, ProcessReceiver]:
+        ends = open_process_channel(capacity, **options)
+        made.extend(ends)
+        return ends
+
+    yield make
+    for end in made:
+        end.close()
+    made.clear()
+
+
+@pytest.fixture(params=["ends", "both"])
+def either(request: pytest.FixtureRequest, opened: Any) -> Iterator[Callable[..., tuple[Any, Any]]]:
+    """A sender and a receiver of a channel between processes: counted ends, or one handle twice."""
+    if request.param == "ends":
+        yield opened
+        return
+    made: list[ProcessChannel] = []
+
+    def make(capacity: float, **options: Any) -> tuple[Any, Any]:
+        both = ProcessChannel(capacity, **options)
+        made.append(both)
+        return both, both
+
+    yield make
+    for both in made:
+        both.__del__()  # a frame that an error holds may keep it past the test
+    made.clear()
 
 
 _OWN_TRACE_FUNCTION = {

@@ -7,11 +7,15 @@ import json
 import math
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import pytest
@@ -21,7 +25,7 @@ import chanlib
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
-from benchmarks import loops, peers, runner, scenarios, structured, worker  # noqa: E402
+from benchmarks import loops, peers, processes, runner, scenarios, structured, worker  # noqa: E402
 from benchmarks.__main__ import main  # noqa: E402
 from benchmarks.loops import Words, speak  # noqa: E402
 from benchmarks.report import Paper, cell_json, show_cell, show_summary  # noqa: E402
@@ -110,15 +114,27 @@ def existing(wanted: Callable[[Job], bool]) -> list[Job]:
     return found
 
 
-def existing_without_channels() -> list[Job]:
-    """The jobs about tasks, scopes and threads that exist here."""
+def part_is_there(job: Job) -> bool:
+    """Is what chanlib needs for it written yet?"""
+    if not job.peer.startswith("chanlib"):
+        return True
+    if find_spec("chanlib.processes") is None:
+        return False
+    needed = "WorkerPool" if job.scenario.startswith("process_pool") else "open_process_channel"
+    return hasattr(import_module("chanlib.processes"), needed)
+
+
+def existing_without_channels(between_processes: bool = False) -> list[Job]:
+    """The jobs about tasks, scopes and threads that exist here; or those about processes."""
     return [
         Job(scenario.name, peer.name, side.name, None, items=FEW)
         for scenario in SCENARIOS
         for peer in peers.PEERS
         for side in SIDES
-        if not (
+        if (side.left == "process") is between_processes
+        and not (
             scenario.channels
+            or scenario.missing
             or side.missing
             or peer.missing
             or scenario.lacks(side, None)
@@ -152,12 +168,20 @@ def test_a_loop_in_the_words_of_a_peer_is_what_its_user_would_have_written() -> 
                 tx.send((group.start_thread(child, quiet), quiet)).sync()
                 go.receive().sync()
 
+    def one_and_all(rx: Any, stretches: list[float], items: int) -> None:
+        rx.receive().sync()
+        stretches.append(perf_counter())
+        for _ in rx:
+            pass
+        stretches.append(perf_counter())
+
     for loop, words, written in [
         (loops.produce, Words("put", "get"), in_tasks),
         (loops.produce, Words("put", "get", "call"), in_threads),
         (loops.produce, Words(wait="sync"), by_chanlib),
         (loops.pong, Words("put", "get", "call"), to_and_fro),
         (structured.hold, Words(wait="sync"), hold),
+        (processes.take_each, Words(wait="sync"), one_and_all),
     ]:
         spoken = speak(loop, words)
         assert spoken.__name__ == loop.__name__
@@ -219,6 +243,94 @@ def smaller_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_tasks_and_threads_that_are_started_end(job: Job) -> None:
     ended = {"group_spawn": 40, "group_cancel": 40, "group_scopes": 1, "group_pair": 2}
     assert worker.check(job) == ended.get(job.scenario, FEW)
+
+
+SIZES_TRIED = ("process_bytes_16", "process_bytes_1m")  # of all
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        job
+        for job in existing_without_channels(between_processes=True)
+        if part_is_there(job) and (job.scenario in SIZES_TRIED or not job.scenario.startswith("process_bytes"))
+    ],
+    ids=job_id,
+)
+def test_everything_comes_from_another_process(job: Job) -> None:
+    assert worker.check(job) == {"process_broken": 4}.get(job.scenario, FEW)
+
+
+@pytest.mark.parametrize("scenario", ["process_ints", "process_round_trip"])
+def test_what_it_takes_to_start_a_process_is_not_in_the_figure(scenario: str) -> None:
+    chosen = next(found for found in SCENARIOS if found.name == scenario)
+    slow = [100.0, 101.0, 101.5, 102.0, 102.0]  # a moment each, or a stretch each
+    assert chosen.figure is not None
+    assert chosen.figure(slow, 5) == {"process_ints": 0.5, "process_round_trip": 101.5}[scenario]
+
+
+SLOW = """
+from time import perf_counter, sleep
+
+sleep(0.2)
+imported = perf_counter()
+
+def when():
+    return imported
+"""
+
+
+def test_processes_begin_together(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "slow_to_start.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    heard: list[float] = []
+    slow = import_module("slow_to_start")
+    for child in processes.start_together(
+        [processes.Away(perf_counter, heard.append), processes.Away(slow.when, heard.append)]
+    ):
+        child.wait()
+    assert heard[0] > heard[1]
+
+
+GIVERS = """
+import os
+
+def lose_one(tx, items):
+    for i in range(items):
+        tx.put(i + (i > 7))
+
+def turn_round(tx, items):
+    for i in reversed(range(items)):
+        tx.put(i)
+
+def fail(tx, items):
+    raise OSError("out of order")
+
+def die(tx, items):
+    os._exit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("give", "error"),
+    [
+        ("lose_one", "of 20 values 1 were lost, and 1 came out that should not"),
+        ("turn_round", "the values came out in another order"),
+        ("fail", "in another process: OSError: out of order"),
+        ("die", "in another process: it ended with exit code 7"),
+    ],
+)
+def test_what_goes_wrong_in_another_process_is_noticed(
+    give: str, error: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = f"givers_{give}"  # one of its own, since modules stay
+    (tmp_path / f"{name}.py").write_text(GIVERS)
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = next(peer for peer in peers.PEERS if peer.name == "multiprocessing.SimpleQueue")
+    wrong = replace(chosen, processes=replace(chosen.processes, give=getattr(import_module(name), give)))
+    monkeypatch.setattr(worker, "PEERS", [wrong])
+    with pytest.raises((AssertionError, RuntimeError), match=error):
+        worker.check(Job("process_ints", chosen.name, "process-thread", None, items=FEW))
 
 
 @pytest.mark.usefixtures("smaller_groups")
@@ -300,6 +412,18 @@ def test_rounds_alternate_between_the_peers(monkeypatch: pytest.MonkeyPatch) -> 
     chosen = [peer for peer in peers.PEERS if peer.name in ("chanlib", "asyncio.Queue", "anyio")]
     runner.run_cell(a_cell(), chosen, Options(rounds=2))
     assert order == ["chanlib", "asyncio.Queue", "anyio", "anyio", "asyncio.Queue", "chanlib"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_what_a_worker_has_started_ends_with_it_when_it_hangs(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(subprocess.TimeoutExpired):
+        runner.run_worker(["sh", "-c", f"(echo here; sleep 3600) > {fifo} & wait"], 1)
+    os.set_blocking(reader, True)
+    with open(reader) as text:
+        assert text.read() == "here\n"  # up to the end, which comes when nobody has it open any more
 
 
 @pytest.mark.parametrize(
@@ -395,6 +519,17 @@ def test_a_cell_without_channels_has_no_capacity(capsys: pytest.CaptureFixture[s
         ("group_cancel --side uvloop --peer trio", "trio in group_cancel, uvloop: it does not run on uvloop"),
         ("spsc --peer sequence", "sequence in spsc, asyncio: it is only for group_"),
         ("group_scopes --side thread-thread", "group_scopes does not exist on thread-thread"),
+        ("process_trio --side process-asyncio", "process_trio does not exist on process-asyncio"),
+        (
+            "process_trio --peer faster_fifo",
+            "faster_fifo in process_trio, process-trio: it has no form for tasks",
+        ),
+        (
+            "process_pairs --peer multiprocessing.Pipe",
+            "multiprocessing.Pipe in process_pairs, process-thread: it has nothing for process_pairs",
+        ),
+        ("process_ints --peer janus", "janus in process_ints, process-thread: it has nothing for process_ints"),
+        ("spsc --side thread-thread --peer loky", "loky in spsc, thread-thread: it is only for process_"),
     ],
 )
 def test_what_does_not_exist_is_said_with_what_does(

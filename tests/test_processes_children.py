@@ -30,9 +30,9 @@ from typing import Any
 import process_jobs as jobs
 import pytest
 from backends import on
-from elsewhere import settle
-from until import until
-from worlds import settle_here as until_here
+from children import raises_base_group, raises_group
+from until import settle, until
+from worlds import settle_here
 
 from chanlib import (
     RemoteError,
@@ -151,14 +151,6 @@ def post() -> Iterator[Post]:
 def start(group: TaskGroup, fn: Callable[..., Any], *args: Any, **options: Any) -> TaskHandle[Any]:
     options.setdefault("start_method", "fork")
     return group.start_process(fn, *args, **options)
-
-
-def raises_group() -> Any:
-    return pytest.raises(ExceptionGroup)
-
-
-def raises_base_group() -> Any:
-    return pytest.raises(BaseExceptionGroup)
 
 
 async def outcome(fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -488,7 +480,7 @@ def test_too_many_processes_are_an_error_of_the_child(method: Any, monkeypatch: 
         error = await error_of(jobs.add, 1, 2, start_method=method)
         monkeypatch.undo()
         assert isinstance(error, BlockingIOError)
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
 
     run(body)
 
@@ -673,7 +665,7 @@ def test_one_that_not_even_sigkill_can_end_is_given_up(post: Post, monkeypatch: 
         assert alive(pid)
 
     run(body)
-    until_here(lambda: not multiprocessing.active_children())  # it sees that its line is closed
+    settle_here(lambda: not multiprocessing.active_children())  # it sees that its line is closed
 
 
 def test_without_a_grace_it_is_killed_at_once(backend: Any, post: Post) -> None:
@@ -835,11 +827,14 @@ def test_a_loop_that_is_closed_under_it_ends_it(post: Post) -> None:
         task.get_coro().close()  # type: ignore[union-attr]
     del task, loop
     gc.collect()
-    until_here(lambda: not multiprocessing.active_children())
+    settle_here(lambda: not multiprocessing.active_children())
     assert post.rest()[-1] == "finally"
 
 
 def test_sigterm_from_elsewhere_ends_it_as_cancelled(post: Post) -> None:
+    # what a thread has forked does not always notice a signal from 3.13 on
+    start = functools.partial(TaskGroup.start_process, start_method="forkserver")
+
     async def body() -> None:
         async with TaskGroup() as group:
             for form in ("sleep", "chanlib"):
@@ -848,6 +843,12 @@ def test_sigterm_from_elsewhere_ends_it_as_cancelled(post: Post) -> None:
                 with pytest.raises(TaskCancelled):
                     await handle
                 assert post.rest() == [("Cancelled", "cancelled: SIGTERM"), "finally"]
+            for inner in ("asyncio", "trio", "threads"):
+                handle = start(group, jobs.parked_async, post.say, backend=inner)
+                os.kill(await post.next(), signal.SIGTERM)
+                with pytest.raises(TaskCancelled):
+                    await handle
+                assert post.rest()[-1] == "finally"
 
     run(body)
 
@@ -1076,7 +1077,7 @@ def test_when_the_parent_is_killed_nobody_is_left(backend: str, method: str, tmp
     assert all(map(alive, pids))
     program.process.kill()
     program.process.wait()
-    until_here(lambda: not any(map(alive, pids)))
+    settle_here(lambda: not any(map(alive, pids)))
     assert program.end()[1] == ""
 
 
@@ -1088,7 +1089,7 @@ def test_an_interrupt_from_the_terminal_is_the_parents_affair(backend: str, meth
     pids = [int(line) for line in program.lines(6)]
     os.killpg(program.process.pid, signal.SIGINT)
     _, err = program.end()
-    until_here(lambda: not any(map(alive, pids)))
+    settle_here(lambda: not any(map(alive, pids)))
     assert program.process.returncode in (1, -signal.SIGINT)
     assert "KeyboardInterrupt" in err
     for job in ("in parked", "in stubborn", "in nested", "Process "):
@@ -1101,7 +1102,31 @@ def test_a_parent_that_is_terminated_takes_its_processes_along(tmp_path: Path) -
     os.killpg(program.process.pid, signal.SIGTERM)
     assert program.end()[1] == ""
     assert program.process.returncode == -signal.SIGTERM
-    until_here(lambda: not any(map(alive, pids)))
+    settle_here(lambda: not any(map(alive, pids)))
+
+
+def test_a_program_that_ends_in_the_midst_does_not_wait_for_its_processes(tmp_path: Path) -> None:
+    program = Program(
+        tmp_path,
+        """
+import multiprocessing, threading
+import chanlib, process_jobs as jobs
+
+def live(say):
+    with chanlib.TaskGroup(on_error="collect") as group:
+        group.start_process(jobs.parked, say, start_method="fork")
+        group.start_process(jobs.stubborn, say, start_method="fork", grace=0.2)
+
+if __name__ == "__main__":
+    inbox, say = multiprocessing.Pipe(duplex=False)
+    threading.Thread(target=live, args=(say,), daemon=True).start()
+    print(inbox.recv(), inbox.recv(), flush=True)
+""",
+    )
+    pids = [int(pid) for pid in program.lines(1)[0].split()]
+    assert program.end() == ("", "")
+    assert program.process.returncode == 0
+    settle_here(lambda: not any(map(alive, pids)))
 
 
 def test_a_main_module_that_cannot_be_imported_there_is_a_death(tmp_path: Path) -> None:
@@ -1140,7 +1165,7 @@ async def main():
     print("done")
 
 if __name__ == "__main__":
-    chanlib.run(main)
+    chanlib.run(main, backend="threads")  # asyncio, in its debug mode, tells of whatever takes a while
 """,
         "-X",
         "dev",

@@ -11,3 +11,10 @@ from .leases import Lease as Lease
 from .pool import BrokenPool as BrokenPool
 from .pool import WorkerFuture as WorkerFuture
 from .pool import WorkerPool as WorkerPool
+from .events import ProcessEvent as ProcessEvent
+from .futures import ProcessFuture as ProcessFuture
+from .futures import ProcessPromise as ProcessPromise
+from .futures import open_process_future as open_process_future
+from .semaphores import ProcessLock as ProcessLock
+from .semaphores import ProcessSemaphore as ProcessSemaphore
+from .semaphores import ProcessSemaphoreStatistics as ProcessSemaphoreStatistics

@@ -44,7 +44,7 @@ from ..selecting import select
 from ..timers import sleep
 from .exits import Exit, kill_group
 from .freight import Freight
-from .lines import CALL, CANCEL, CANCELLED, ERROR, LOG, RESULT, Inbox, frame, pair, release
+from .lines import CALL, CANCEL, CANCELLED, ERROR, LOG, RESULT, TERMINATE, Inbox, frame, pair, release
 from .reports import unpack_error, unpack_result
 from .worker import Errand, work
 
@@ -288,14 +288,17 @@ class _Process:
                 self._kill()
 
     def _ask(self) -> None:
+        message = self.reason[:LONGEST].encode(errors="replace")
+        self._say(frame(CANCEL, len(message)) + message)
+
+    def _say(self, message: bytes) -> None:
+        """Without blocking. One that has not got its call yet, or does not read, comes to the end of the line."""
         try:
-            if self.called:
-                message = self.reason[:LONGEST].encode(errors="replace")
-                whole = frame(CANCEL, len(message)) + message
-                if self.line.send(whole, socket.MSG_DONTWAIT) == len(whole):
+            try:
+                if self.called and self.line.send(message, socket.MSG_DONTWAIT) == len(message):
                     return
-            self.line.shutdown(socket.SHUT_WR)  # it has not got its call yet, or does not read
-        except BlockingIOError:
+            except BlockingIOError:
+                pass
             self.line.shutdown(socket.SHUT_WR)
         except OSError:  # it is ending
             pass
@@ -303,6 +306,7 @@ class _Process:
     def _terminate(self) -> None:
         self.signalled = True
         self.exit.signal(signal.SIGTERM)
+        self._say(frame(TERMINATE, 0))  # it may not notice: see `worker`
 
     def _kill(self) -> None:
         self.signalled = True

@@ -72,6 +72,8 @@ class Shared:
         self.slot: int | None = None
         self.senders = self.receivers = 0
         self.coming: int | None = None  # the slot of a process that is being forked
+        self.pid = os.getpid()  # the process that `slot` is of
+        self.early: list[tuple[int, int]] = []  # ends closed in a forked process before it was told what it has
 
     def _mutex(self, number: int) -> Any:
         if self.words[MUTEXES] == PTHREAD:
@@ -133,15 +135,15 @@ class Shared:
     def _checked(cls, fd: int) -> Memory:
         memory = Memory.attach(fd)
         words: Any = memory.view[:64].cast("Q")
-        if words[MAGIC] != cls.magic or memory.size != cls._size(words):
+        if words[MAGIC] != cls.magic or not cls._fits(words, memory.size):
             memory.close()
             raise ValueError(f"this is no {cls.__name__} of this version of chanlib")
         return memory
 
     @classmethod
-    def _size(cls, words: Any) -> int:
-        """What the size of its memory must be."""
-        return DATA
+    def _fits(cls, words: Any, size: int) -> bool:
+        """Can memory with these words have this size?"""
+        raise NotImplementedError
 
     # ------------------------------------------------------------- counting ends
     def open(self, senders: int, receivers: int, claimed_from: int | None = None) -> None:
@@ -240,6 +242,10 @@ class Shared:
         self.slot, self.coming = self.coming, None
         if self.slot is not None:
             self.slots.stamp(self.slot)
+        self.pid = os.getpid()
+        early, self.early = self.early, []
+        for senders, receivers in early:
+            self.close(senders, receivers, True, None)
 
     def own(self, senders: int, receivers: int, wanted: bool) -> None:
         """So many of the ends that were inherited are used from now on; or are not what this process is for."""
@@ -265,8 +271,8 @@ class Shared:
         if self.senders or self.receivers:
             return
         if self.slot is not None and self.slots.of(self.slot) == (0, 0):  # else something of ours is on its way
-            with self._alone():
-                self.slots.give_back(self.slot)
+            with self._alone() as alone:
+                self.slots.give_back(self.slot, alone)
             self.slot = None
         if self.memory.fd >= 0:
             if _conduits.get(self.key) is self:
@@ -330,8 +336,8 @@ class Conduit(Shared):
         return cls._create(DATA + units * UNIT, lambda memory, kind: Ring.lay_out(memory, units, most, kind, _MAGIC))
 
     @classmethod
-    def _size(cls, words: Any) -> int:
-        return DATA + words[SIZE] * UNIT  # type: ignore[no-any-return]
+    def _fits(cls, words: Any, size: int) -> bool:
+        return bool(size == DATA + words[SIZE] * UNIT)
 
     # ------------------------------------------------------------- the end
     def _conclude(self) -> None:

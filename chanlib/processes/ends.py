@@ -221,7 +221,7 @@ class _Counted(Handle):
 
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not sys.is_finalizing():  # then the kernel counts it as lost
-            if self._inherited:  # it is here by a fork only
+            if self._is_inherited():  # it is here by a fork only
                 self.close()
                 return
             try:

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any
 
 from .._core.engine import PENDING, Leaf, Op, Source
+from .lines import ending
 
 __all__ = ["Exit", "kill_group"]
 
@@ -29,12 +30,13 @@ _SOON = 0.002
 class Exit(Source):
     """The exit of `process`, which has been started."""
 
-    __slots__ = ("_gone_since", "_pidfd", "_poll", "_process", "exitcode", "over", "pid")
+    __slots__ = ("_gone_since", "_name", "_pidfd", "_poll", "_process", "exitcode", "over", "pid")
 
     def __init__(self, process: BaseProcess) -> None:
         super().__init__()
         assert process.pid is not None
-        self._process = process
+        self._process: Any = process  # until it is closed
+        self._name = process.name
         self.pid = process.pid
         self._gone_since: float | None = None
         self.exitcode: int | None = None
@@ -93,7 +95,7 @@ class Exit(Source):
                 signal.pidfd_send_signal(self._pidfd, signum)
             elif self._gone_since is None:
                 os.kill(self.pid, signum)
-        except ProcessLookupError:
+        except OSError:  # it has just ended; or it is not ours any more, having changed its user
             pass
 
     def close(self) -> None:
@@ -101,14 +103,16 @@ class Exit(Source):
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
-        try:
-            self._process.join(0)
-            self._process.close()
-        except ValueError:  # as far as `multiprocessing` knows it still runs
-            pass
+        self._process.join(0)
+        if not ending:  # else `multiprocessing` may be waiting for it
+            try:
+                self._process.close()
+            except ValueError:  # as far as `multiprocessing` knows it still runs
+                pass
+        self._process = None
 
     def __repr__(self) -> str:
-        return f"the exit of process {self.pid} ({self._process.name})"
+        return f"the exit of process {self.pid} ({self._name})"
 
 
 class _Over(Leaf[None]):

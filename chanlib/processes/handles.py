@@ -12,6 +12,7 @@ import weakref
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
+from .._core.engine import Reentered
 from ..errors import HandleClosed
 from .conduit import Shared
 from .handover import Token, arrive, depart
@@ -56,6 +57,9 @@ class SharedHandle(Generic[S]):
         """What `_configure` takes; it is pickled."""
         return (self._name,)
 
+    def _is_inherited(self) -> bool:
+        return self._inherited or self._channel.pid != os.getpid()
+
     # ------------------------------------------------------------- for the operations
     def _used(self) -> S:
         """Of one that is open, and counts."""
@@ -81,9 +85,15 @@ class SharedHandle(Generic[S]):
             return False
         self._open = False
         conduit = self._channel
+        if conduit.pid != os.getpid():  # by a collector that runs before a forked process is told what it has
+            conduit.early.append((self._sends, self._receives))
+            return True
         conduit.close(self._sends, self._receives, self._inherited, cause)
         for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
-            port.rouse()
+            try:
+                port.rouse()
+            except Reentered as inside:  # by a finalizer, in the middle of an operation
+                inside.source._defer(port.rouse)
         return True
 
     # ------------------------------------------------------------- as a value

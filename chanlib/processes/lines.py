@@ -1,6 +1,6 @@
 """The line between a process of a group and its parent: a pair of sockets, and frames on it.
 
-A frame is a kind, a length and that many bytes. Downwards go the call and at most one cancellation, upwards log records
+A frame is a kind, a length and that many bytes. Downwards go the call and what is done to end it, upwards log records
 and one last word: a result, an error, or that it was cancelled. The end of the line, seen from below, means that the
 parent has died, or that it does not want the work any more; seen from above it means nothing, since somebody else may
 hold the other end, or the process may have closed it: that a process is over says only its exit (`exits`).
@@ -19,13 +19,29 @@ import socket
 import struct
 import threading
 from collections import deque
+from multiprocessing import util
 from typing import Any
 
 from .._core.engine import PENDING, Leaf, Op, Source
 
-__all__ = ["CALL", "CANCEL", "CANCELLED", "ERROR", "LOG", "RESULT", "Inbox", "Outbox", "pair", "receive", "release"]
+__all__ = [
+    "CALL",
+    "CANCEL",
+    "CANCELLED",
+    "ERROR",
+    "LOG",
+    "RESULT",
+    "TERMINATE",
+    "Inbox",
+    "Outbox",
+    "ending",
+    "frame",
+    "pair",
+    "receive",
+    "release",
+]
 
-CALL, CANCEL, LOG, RESULT, ERROR, CANCELLED = range(6)
+CALL, CANCEL, TERMINATE, LOG, RESULT, ERROR, CANCELLED = range(7)
 
 Frame = tuple[int, bytearray]
 
@@ -34,14 +50,31 @@ _MOST = 1 << 22  # bytes that are read before others have their turn
 
 _ours: set[socket.socket] = set()
 _guard = threading.RLock()  # nobody forks between the making of a pair and its being known
+_hangs_up: int | None = None  # the process that will do so when it ends
+ending: list[int] = []
+"""The process, once it is about to end."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """The parent's end and the other."""
+    global _hangs_up
     with _guard:
+        if _hangs_up != os.getpid():
+            util.Finalize(None, _hang_up, exitpriority=100)
+            _hangs_up = os.getpid()
         ours, theirs = socket.socketpair()
         _ours.add(ours)
     return ours, theirs
+
+
+def _hang_up() -> None:
+    """This process is about to end, and `multiprocessing` to wait for all others: they are to end, too."""
+    ending.append(os.getpid())
+    for ours in tuple(_ours):
+        try:
+            ours.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
 
 
 def release(ours: socket.socket) -> None:

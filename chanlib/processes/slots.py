@@ -90,8 +90,8 @@ class Slots:
         self._table[at + STARTED] = started(os.getpid())
         self._table[at + PID] = os.getpid()
 
-    def give_back(self, at: int) -> None:
-        """This process has no end any more, and none on its way."""
+    def give_back(self, at: int, alone: bool = True) -> None:
+        """This process has no end any more, and none on its way. `alone`: with the mutex; else it would not wait."""
         self._table[at + PID] = 0
 
     def claim(self, at: int, senders: int, receivers: int) -> None:

@@ -8,6 +8,10 @@ SIGTERM cancels the scope, too, and raises `Cancelled` in the main thread, out o
 nothing of scopes. But not inside chanlib: there the scope does it, and a lock may be held. Nor inside a loop of
 `chanlib.run` that has nothing to do: there its main task is cancelled, natively, which no shield keeps out.
 
+In a process that was forked by a thread, as it is here, CPython 3.13 and later run a handler only when a system call is
+interrupted. So one that is to be terminated is also told so, and interrupts itself until the handler has run. (One that
+never makes a system call does not end by it, then, but is killed.)
+
 The process leads a session of its own, so that what it starts can be killed with it, and Ctrl-C on the terminal, which
 is the parent's affair, does not reach it.
 """
@@ -32,11 +36,12 @@ from ..errors import Cancelled
 from ..run import run
 from .exits import kill_group
 from .freight import Freight, unload
-from .lines import CALL, CANCEL, CANCELLED, ERROR, RESULT, Outbox, receive
+from .lines import CALL, CANCEL, CANCELLED, ERROR, RESULT, TERMINATE, Outbox, receive
 from .reports import pack_error, pack_result
 
 __all__ = ["Errand", "work"]
 
+INSIST = 0.02  # seconds between two tries to be noticed
 ORPHAN = 10.0  # seconds: the longest grace where the parent is dead
 
 _NEUTRAL = {*sys.stdlib_module_names, "anyio", "outcome", "sniffio", "trio", "uvloop"} - {"__main__"}
@@ -88,6 +93,8 @@ class _Worker:
         self.root = Token()
         self.over = threading.Event()  # the call is over, and its last word said
         self.orphaned = False
+        self.terminations = 0  # times that the handler has run
+        self.raised = False
         self.main: tuple[Any, Any] | None = None  # the loop of the call, and its main task, on asyncio
         self.pid = os.getpid()
 
@@ -147,6 +154,8 @@ class _Worker:
                 kind, body = frame
                 if kind == CANCEL:
                     self.root.cancel(body.decode())
+                elif kind == TERMINATE:
+                    threading.Thread(target=self.insist, daemon=True).start()
         except OSError:  # closed by the call: it knows what it does
             return
         self.orphaned = True
@@ -154,10 +163,18 @@ class _Worker:
         self.root.cancel("the parent process has ended")
         if not self.over.wait(grace):
             os.kill(os.getpid(), signal.SIGTERM)
+            threading.Thread(target=self.insist, daemon=True).start()
         self.over.wait(grace)
         if self.over.is_set():  # it is on its way out, or held by threads of its own
             threading.Event().wait(grace)
         self.kill_all()
+
+    def insist(self) -> None:
+        """SIGTERM has been sent. See to it that its handler is run."""
+        main = threading.main_thread().ident
+        assert main is not None
+        while not self.over.wait(INSIST) and not self.terminations:
+            signal.pthread_kill(main, signal.SIGTERM)
 
     def kill_all(self) -> None:
         if os.getpgrp() == self.pid:
@@ -170,6 +187,7 @@ class _Worker:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             return
+        self.terminations += 1
         root = self.root
         if root.called is None:
             root.called = signal.Signals(signum).name
@@ -180,7 +198,8 @@ class _Worker:
         loop: Any = running_loop()
         if self.main is not None and loop is self.main[0] and current_task(loop) is None:
             loop.call_soon_threadsafe(self.main[1].cancel)
-        elif _is_outside(frame):
+        elif not self.raised and _is_outside(frame):
+            self.raised = True
             raise Cancelled(root.why() or "")
 
 
