@@ -21,7 +21,6 @@ from .bells import close_all
 from .broker import Offer, claim, offer
 from .conduit import Shared
 from .courier import here
-from .features import SHARED
 from .pump import Pumped
 
 __all__ = ["Token", "arrive", "depart"]
@@ -49,9 +48,9 @@ class _Aboard:
         self._turn_back()
 
 
-def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
-    if not SHARED:
-        return cast(Pumped, conduit).depart(sends, receives)
+def depart(conduit: Shared | Pumped, sends: bool, receives: bool) -> Token:
+    if isinstance(conduit, Pumped):
+        return conduit.depart(sends, receives)
     slot = conduit.fly(sends, receives)
     try:
         way = _way(conduit, sends, receives)
@@ -86,7 +85,7 @@ def _spawned(popen: dict[str, Any], conduit: Shared, sends: bool, receives: bool
 
 def arrive(token: Token, kind: type[S]) -> S:
     """What a handle of this kind leads to that has come here. Raises if it cannot be had: OSError, HandoverError."""
-    if not SHARED:
+    if issubclass(kind, Pumped):
         return cast(S, Pumped.land(token))
     key, slot, sends, receives, way, where = token
     count = 1 + kind.sockets * (sends + receives)

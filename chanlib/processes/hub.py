@@ -19,12 +19,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 from .._core.engine import PENDING, Queued, Reentered
 from .layout import PAGE
 from .links import Link, Reception
-from .parcels import Parcel, pack, unwire, wire
+from .parcels import Parcel, Ticket, pack, unwire, wire
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
 from .ring import EMPTY
 
@@ -180,7 +181,9 @@ class Hub(PumpPort):
     __slots__ = (
         "_cause",
         "_flights",
+        "_give_up",
         "_how",
+        "_key",
         "_lost",
         "_number",
         "_used",
@@ -191,8 +194,10 @@ class Hub(PumpPort):
         "reception",
     )
 
-    def __init__(self, most: int, units: int) -> None:
+    def __init__(self, key: bytes, most: int, units: int, give_up: Callable[[Sequence[Ticket]], object]) -> None:
         super().__init__(most, units)
+        self._key = key
+        self._give_up = give_up  # called with the handles inside of values that nobody will get
         self._values: deque[Parcel] = deque()
         self._used = 0
         self._number = 0
@@ -294,11 +299,15 @@ class Hub(PumpPort):
         _less(party.inherited, -senders, -receivers)
         return True
 
-    def _on_open(self, party: Party, number: int, senders: int, receivers: int, flight: int | None) -> None:
+    def _on_open(self, party: Party, number: int, senders: int, receivers: int, flight: int | None) -> bool:
+        """False: it has come already, or is not waited for any more."""
+        if flight is not None and flight not in self._flights:
+            return False
         party.own[0] += senders
         party.own[1] += receivers
         if flight is not None:
-            self._flights.pop(flight, None)
+            del self._flights[flight]
+        return True
 
     def _on_close(
         self, party: Party, number: int, senders: int, receivers: int, inherited: bool, forms: Sequence[bytes]
@@ -362,6 +371,14 @@ class Hub(PumpPort):
             self._values = deque(sorted([*parcels, *self._values], key=_number))
             self._mend()
             self._changed()
+        else:
+            self._discard(parcels)
+
+    def _discard(self, parcels: Iterable[Parcel]) -> None:
+        """Nobody will get them."""
+        tickets = [ticket for parcel in parcels for ticket in parcel.tickets]
+        if tickets:
+            self._defer(partial(self._give_up, tickets))
 
     def _mend(self) -> None:
         self._used = sum(parcel.units for parcel in self._values)
@@ -395,7 +412,7 @@ class Hub(PumpPort):
     def _conclude(self) -> None:
         """Whatever follows from the ends that are closed. Can be repeated."""
         senders, receivers = self._total()
-        if not receivers:
+        if receivers <= self._caught():
             self._end(DESERTED, ())
         elif not senders and not self._lost:
             self._end(CLOSED, ())
@@ -407,12 +424,18 @@ class Hub(PumpPort):
             self._drop(self.keeper)
             self.keeper = None
 
+    def _caught(self) -> int:
+        """Receivers that are inside of this very channel: nobody else is left to get them out."""
+        tickets = [ticket for parcel in self._values for ticket in parcel.tickets]
+        return sum(self._flights.get(flight, (0, 0, 0))[1] for key, flight, _, _ in tickets if key == self._key)
+
     def _end(self, how: int, forms: Sequence[bytes]) -> bool:
         if self._how >= how:
             return False
         self._because(forms)
         self._how = how
         if how >= CANCELLED:
+            self._discard(self._values)
             self._drop(self._values)
             self._values = deque()
             self._used = 0

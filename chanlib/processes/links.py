@@ -26,8 +26,9 @@ from .._core.threads import start
 
 __all__ = ["Link", "Reception", "connect", "exchange"]
 
-_FAMILY: str = "AF_PIPE" if sys.platform == "win32" else "AF_INET"
-_ADDRESS: Any = None if _FAMILY == "AF_PIPE" else ("127.0.0.1", 0)  # one that is free
+_WINDOWS: bool = sys.platform.startswith("win")
+_FAMILY = "AF_PIPE" if _WINDOWS else "AF_INET"
+_ADDRESS: Any = None if _WINDOWS else ("127.0.0.1", 0)  # one that is free
 _PAUSE = 0.1  # seconds, when there is no descriptor left to accept with
 _open: set[Any] = set()  # what a forked process must close
 
@@ -153,7 +154,7 @@ def exchange(connection: Any, name: str, *args: Any) -> Any:
 
 def _prompt(connection: Any) -> None:
     """Short frames go at once."""
-    if sys.platform != "win32":
+    if not _WINDOWS:
         with socket.socket(fileno=os.dup(connection.fileno())) as line:
             if line.family == socket.AF_INET:
                 line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

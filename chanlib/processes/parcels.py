@@ -7,16 +7,24 @@ made, so that nobody can change it on the way. It is made and unpacked outside o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, cast
 
 from .courier import Courier
 from .layout import BYTEARRAY, INT, VIEW
 from .messages import Message, Serializer, encode
 
-__all__ = ["Parcel", "Wire", "pack", "unwire", "wire"]
+__all__ = ["Parcel", "Ticket", "Wire", "pack", "unwire", "wire"]
 
-Wire = tuple[int, int, int, Any, Any]
-"""A parcel between two processes: its number, units and kind, its payload and its buffers."""
+Ticket = tuple[bytes, int, Any, bytes]
+"""A handle inside a parcel: its channel, the number under which it is waited for there, and where that is."""
+
+Wire = tuple[int, int, int, Any, Any, Sequence[Ticket]]
+"""A parcel between two processes: its number, units and kind, its payload and its buffers, and the handles inside."""
+
+
+class _Ticketed(Protocol):
+    ticket: Ticket
+
 
 _SHORT = 2  # units that a long value counts for: in a ring it would lie elsewhere
 
@@ -24,17 +32,20 @@ _SHORT = 2  # units that a long value counts for: in a ring it would lie elsewhe
 class Parcel:
     """`decode` takes it as the record that it would have become."""
 
-    __slots__ = ("buffers", "courier", "doubt", "fds", "kind", "number", "payload", "spilled", "units")
+    __slots__ = ("buffers", "courier", "doubt", "fds", "kind", "number", "payload", "spilled", "tickets", "units")
 
     spilled: bool
     fds: None
 
-    def __init__(self, number: int, units: int, kind: int, payload: Any, buffers: Sequence[Any] | None) -> None:
+    def __init__(
+        self, number: int, units: int, kind: int, payload: Any, buffers: Sequence[Any] | None, tickets: Sequence[Ticket]
+    ) -> None:
         self.number = number  # in the order of sending; 0: it has not been sent
         self.units = units
         self.kind = kind
         self.payload = payload
         self.buffers = buffers
+        self.tickets = tickets
         self.courier: Courier | None = None
         self.doubt: Any = None  # the call by which it may have been sent
         self.spilled = False
@@ -61,7 +72,7 @@ def pack(value: Any, serializer: Serializer | None) -> Parcel:
     """Raises whatever the pickling of `value` raises."""
     message: Any = encode(value, serializer)
     if type(message) is int:
-        return Parcel(0, 1, INT, message, None)
+        return Parcel(0, 1, INT, message, None, ())
     assert isinstance(message, Message)
     payload: Any = message.payload
     if message.kind in (BYTEARRAY, VIEW):
@@ -69,13 +80,15 @@ def pack(value: Any, serializer: Serializer | None) -> Parcel:
     elif type(payload) is not bytes:
         payload = bytes(payload)
     buffers = [bytearray(buffer) for buffer in message.buffers] or None
-    made = Parcel(0, message.units, message.kind, payload, buffers)
-    made.courier = message.courier
+    courier = message.courier
+    tickets = [] if courier is None else [cast(_Ticketed, flight).ticket for flight in courier.flights]
+    made = Parcel(0, message.units, message.kind, payload, buffers, tickets)
+    made.courier = courier
     return made
 
 
 def wire(parcels: Iterable[Parcel]) -> list[Wire]:
-    return [(one.number, one.units, one.kind, one.payload, one.buffers) for one in parcels]
+    return [(one.number, one.units, one.kind, one.payload, one.buffers, one.tickets) for one in parcels]
 
 
 def unwire(wires: Iterable[Wire]) -> list[Parcel]:

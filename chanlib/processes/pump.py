@@ -33,6 +33,8 @@ from .conduit import cause_of, forms_of
 from .courier import here
 from .hub import Guest, Hub, PumpPort
 from .links import Link, connect, exchange, shut_all_but
+from .offers import HandoverError
+from .parcels import Ticket
 from .remote import Remote
 from .ring import Ring
 
@@ -40,9 +42,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["Pumped"]
-
-Flight = tuple[int, Any, bytes]
-"""The number of an end on its way, and where the hub is: its address and key."""
 
 _context: Any = importlib.import_module("multiprocessing.context")
 _pumped: weakref.WeakValueDictionary[bytes, Pumped] = weakref.WeakValueDictionary()
@@ -57,6 +56,8 @@ class Pumped:
         self.port = port
         self._size = most, units
         self.senders = self.receivers = 0  # handles of this process, changed under `_attaching`
+        self.pid = os.getpid()
+        self.early: list[tuple[int, int]] = []  # closed in a forked process before it knew that it is one
         self._launched: list[tuple[weakref.ref[Any], dict[str, Any], int]] = []
 
     @property
@@ -74,8 +75,9 @@ class Pumped:
     @classmethod
     def create(cls, most: int, bytes_: int) -> Self:
         units = Ring.size(bytes_)
-        hub = Hub(most, units)
-        pumped = cls(secrets.token_bytes(16), hub, most, units)
+        key = secrets.token_bytes(16)
+        hub = Hub(key, most, units, _give_up)
+        pumped = cls(key, hub, most, units)
         hub.keeper = pumped
         _pumped[pumped.key] = pumped
         return pumped
@@ -90,7 +92,15 @@ class Pumped:
                 port = Remote(most, units, Link(connect(address, secret)))
                 pumped = _pumped[key] = cls(key, port, most, units)
             pumped._count(sends, receives)
-        pumped.port.tell("open", int(sends), int(receives), flight)
+        arrived = pumped.port.tell("open", int(sends), int(receives), flight)
+        if not arrived:
+            pumped._count(-sends, -receives)
+            pumped._leave()
+            raise HandoverError(
+                "this handle cannot be had: the process in which its channel is does not answer"
+                if arrived is None
+                else "this handle has been unpickled already, or too late: pickling makes one clone"
+            )
         return pumped
 
     def depart(self, sends: bool, receives: bool) -> tuple[Any, ...]:
@@ -105,7 +115,7 @@ class Pumped:
         if popen is not None:
             self._launched.append((weakref.ref(popen), popen.__dict__, flight))
         elif aboard is not None:
-            aboard.board(_Aboard(self, flight))
+            aboard.board(_Aboard(self, (self.key, flight, address, secret)))
         return (self.key, flight, sends, receives, address, secret, *self._size)
 
     def _address(self) -> tuple[Any, bytes]:
@@ -151,9 +161,11 @@ class Pumped:
     def close(self, senders: int, receivers: int, inherited: bool, cause: BaseException | None) -> None:
         forms = [] if cause is None or not senders or inherited else list(forms_of(cause))
         self.port.tell("close", int(senders), int(receivers), inherited, forms)
+        self._count(-senders, -receivers)
+        self._leave()
+
+    def _leave(self) -> None:
         with _attaching:
-            self.senders -= senders
-            self.receivers -= receivers
             if not self.senders and not self.receivers and isinstance(self.port, Remote):
                 if _pumped.get(self.key) is self:
                     del _pumped[self.key]
@@ -217,21 +229,48 @@ class Pumped:
         sent, received = self.port.sent, self.port.received
         self.port = Remote(*self._size, link)
         self.port.sent, self.port.received = sent, received
+        self.pid = os.getpid()
+        early, self.early = self.early, []
+        for senders, receivers in early:
+            self.close(senders, receivers, True, None)
 
 
 class _Aboard:
     """An end that travels with a message; without descriptors."""
 
-    def __init__(self, pumped: Pumped, flight: int) -> None:
+    def __init__(self, pumped: Pumped, ticket: Ticket) -> None:
         self._pumped = pumped
-        self._flight = flight
+        self.ticket = ticket
         self.fds: Sequence[int] = ()
 
     def arrived(self) -> None:
         pass
 
     def turned_back(self) -> None:
-        self._pumped.port.tell("land", self._flight, False)
+        self._pumped.port.tell("land", self.ticket[1], False)
+
+
+def _give_up(tickets: Sequence[Ticket]) -> None:
+    """Handles inside of values that nobody will get."""
+    for ticket in tickets:
+        key, flight, _, _ = ticket
+        pumped = _pumped.get(key)
+        if pumped is not None:
+            pumped.port.tell("land", flight, False)
+        else:
+            start(partial(_give_up_elsewhere, ticket), "chanlib pump")
+
+
+def _give_up_elsewhere(ticket: Ticket) -> None:
+    _, flight, address, secret = ticket
+    try:
+        connection = connect(address, secret)
+        try:
+            exchange(connection, "land", flight, False)
+        finally:
+            connection.close()
+    except OSError:  # that channel has gone
+        pass
 
 
 class _Expected:
