@@ -13,7 +13,6 @@ import mmap
 import os
 import sys
 import tempfile
-import weakref
 from typing import Any
 
 from .features import ANONYMOUS, libc
@@ -32,7 +31,7 @@ class Memory:
     def __init__(self, fd: int, size: int) -> None:
         self.fd = fd
         self.size = size
-        self.view = memoryview(_mapped(fd, size)).cast("B")
+        self.view = memoryview(_mapped(fd, size))
 
     @classmethod
     def create(cls, size: int, grows: bool = False) -> Memory:
@@ -73,28 +72,25 @@ class Memory:
             os.close(fd)
 
 
-def _mapped(fd: int, size: int) -> Any:
+def _mapped(fd: int, size: int) -> mmap.mmap:
     if sys.version_info >= (3, 13):
         return mmap.mmap(fd, size, trackfd=False)
     if libc is None:
         return mmap.mmap(fd, size)
-    address = _map(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
-    if address == _FAILED:
+    # It would keep a descriptor of its own. So the file is put in the place of memory that has none.
+    mapped = mmap.mmap(-1, size)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(mapped))
+    if _map(address, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED | _FIXED, fd, 0) != address:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    mapped = (ctypes.c_char * size).from_address(address)
-    weakref.finalize(mapped, _unmap, address, size).atexit = False
     return mapped
 
 
-if sys.version_info < (3, 13) and libc is not None:  # `mmap` would keep a descriptor of its own
-    _library = ctypes.CDLL(None, use_errno=True)
-    _map = _library.mmap
+if sys.version_info < (3, 13) and libc is not None:
+    _FIXED = 0x10
+    _map = ctypes.CDLL(None, use_errno=True).mmap
     _map.restype = ctypes.c_size_t
-    _map.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long]
-    _unmap = _library.munmap
-    _unmap.argtypes = [ctypes.c_size_t, ctypes.c_size_t]
-    _FAILED = ctypes.c_size_t(-1).value
+    _map.argtypes = [ctypes.c_size_t, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long]
 
 
 def _open(size: int) -> int:
