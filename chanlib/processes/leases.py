@@ -99,7 +99,7 @@ class ReceiveView(Receiving[Lease]):
     def _finish(self, got: Any) -> Lease:
         port = self._port
         if type(got) is not Record or got.copied:  # it has been taken out
-            value = decode(got, self._via._serializer)
+            value = port.decode(got, self._via._serializer)
             if type(got) is Parcel and got.kind in (BYTES, BYTEARRAY, VIEW):
                 value = memoryview(value).toreadonly()
             return Lease(value)

@@ -22,7 +22,6 @@ from .layout import (
     BYTES,
     CUSTOM,
     HEADER,
-    INT,
     PAIR,
     PARCEL,
     PICKLE,
@@ -267,8 +266,6 @@ def decode(record: Any, serializer: Serializer | None) -> Any:
         record = Record(memory.view, 0, False)
         record.fds = fds
     kind, payload = record.kind, record.payload
-    if kind == INT:
-        return payload
     if kind == PICKLE:
         with carried(fds):
             return pickle.loads(payload, buffers=record.buffers or ())

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._core.engine import PENDING, QueuedLeaf
 from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
-from .messages import decode
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
 from .ring import EMPTY
 
@@ -241,7 +240,7 @@ class Receive(Receiving[T_co]):
         if via._open and not via._inherited:
             record = port.get_one()
             if record is not PENDING:
-                return record if type(record) is int else decode(record, via._serializer)
+                return record if type(record) is int else port.decode(record, via._serializer)
         return super()._now(port)
 
     def _attempt(self, port: Inbound) -> Any:
@@ -249,7 +248,7 @@ class Receive(Receiving[T_co]):
         return found if found is PENDING else found[0]
 
     def _finish(self, got: Any) -> Any:
-        return decode(got, self._via._serializer)
+        return self._via._channel.inbound.decode(got, self._via._serializer)
 
     def _describe(self, port: Any) -> str:
         return f"receive from {self._via!r}"
@@ -273,7 +272,7 @@ class ReceiveSome(Receiving[Any]):
         port = self._via._channel.inbound
         for number, record in enumerate(got):
             try:
-                values.append(decode(record, serializer))
+                values.append(port.decode(record, serializer))
             except Exception:
                 if not values:
                     port.put_back(got[1:])

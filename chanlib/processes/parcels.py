@@ -11,12 +11,10 @@ from typing import Any, Protocol, cast
 
 from .courier import Courier
 from .layout import BYTEARRAY, INT, VIEW
-from .messages import Message, Serializer, encode
+from .messages import Message, Serializer, decode, encode
+from .tickets import Ticket, give_up
 
-__all__ = ["Parcel", "Ticket", "Wire", "pack", "unwire", "wire"]
-
-Ticket = tuple[bytes, int, Any, bytes]
-"""A handle inside a parcel: its channel, the number under which it is waited for there, and where that is."""
+__all__ = ["Parcel", "Wire", "pack", "unpack", "unwire", "wire"]
 
 Wire = tuple[int, int, int, Any, Any, Sequence[Ticket]]
 """A parcel between two processes: its number, units and kind, its payload and its buffers, and the handles inside."""
@@ -85,6 +83,17 @@ def pack(value: Any, serializer: Serializer | None) -> Parcel:
     made = Parcel(0, message.units, message.kind, payload, buffers, tickets)
     made.courier = courier
     return made
+
+
+def unpack(parcel: Parcel, serializer: Serializer | None) -> Any:
+    """The value. Raises whatever its unpickling raises; it is then lost."""
+    if parcel.kind == INT:
+        return parcel.payload
+    try:
+        return decode(parcel, serializer)
+    except BaseException:
+        give_up(parcel.tickets)
+        raise
 
 
 def wire(parcels: Iterable[Parcel]) -> list[Wire]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from .._core.engine import PENDING, Queued
 from .courier import fetch
 from .layout import ENDED, HEAD, LEASE, PARCELS, RECEIVERS_ARMED, SENDERS_ARMED, TAIL
-from .messages import Message, Record, encode
+from .messages import Message, Record, decode, encode
 from .mutexes import Mutex, PthreadMutex, patiently, settled
 from .ring import EMPTY, Ring
 
@@ -47,6 +47,7 @@ class Port(Queued):
     __slots__ = ("bell", "count", "held", "look_at", "mutex", "nap", "quick", "ring", "words")
 
     encode = staticmethod(encode)
+    decode = staticmethod(decode)
     spins: ClassVar[bool] = True  # is it worth while to look again at once?
 
     _armed: int  # the word in which those who sleep here say so

@@ -28,15 +28,16 @@ from typing import TYPE_CHECKING, Any
 from .._core.engine import Reentered
 from .._core.threads import start
 from ..channels import ChannelStatistics
-from .broker import LIFETIME
+from . import broker
+from .asked import PumpPort
 from .conduit import cause_of, forms_of
 from .courier import here
-from .hub import Guest, Hub, PumpPort
+from .hub import Guest, Hub
 from .links import Link, connect, exchange, shut_all_but
 from .offers import HandoverError
-from .parcels import Ticket
 from .remote import Remote
 from .ring import Ring
+from .tickets import Ticket, known
 
 if TYPE_CHECKING:
     from typing import Self
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 __all__ = ["Pumped"]
 
 _context: Any = importlib.import_module("multiprocessing.context")
-_pumped: weakref.WeakValueDictionary[bytes, Pumped] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
 
 
@@ -76,10 +76,10 @@ class Pumped:
     def create(cls, most: int, bytes_: int) -> Self:
         units = Ring.size(bytes_)
         key = secrets.token_bytes(16)
-        hub = Hub(key, most, units, _give_up)
+        hub = Hub(key, most, units)
         pumped = cls(key, hub, most, units)
         hub.keeper = pumped
-        _pumped[pumped.key] = pumped
+        known[pumped.key] = pumped
         return pumped
 
     @classmethod
@@ -87,19 +87,20 @@ class Pumped:
         """What a handle leads to that has come here. OSError if it cannot be had."""
         key, flight, sends, receives, address, secret, most, units = token
         with _attaching:
-            pumped = _pumped.get(key)
+            pumped = known.get(key)
             if pumped is None or (isinstance(pumped.port, Remote) and pumped.port.lost):
-                port = Remote(most, units, Link(connect(address, secret)))
-                pumped = _pumped[key] = cls(key, port, most, units)
+                port = Remote(most, units, Link(_connection(address, secret)))
+                pumped = known[key] = cls(key, port, most, units)
             pumped._count(sends, receives)
         arrived = pumped.port.tell("open", int(sends), int(receives), flight)
         if not arrived:
             pumped._count(-sends, -receives)
             pumped._leave()
             raise HandoverError(
-                "this handle cannot be had: the process in which its channel is does not answer"
+                "the process in which the channel of this handle is does not answer"
                 if arrived is None
-                else "this handle has been unpickled already, or too late: pickling makes one clone"
+                else "this handle was claimed already, or has expired: a pickled handle stands for one clone, to be "
+                "unpickled once and soon; pickle it once for each process"
             )
         return pumped
 
@@ -108,12 +109,13 @@ class Pumped:
         popen: Any = _context.get_spawning_popen()
         aboard = here.courier if popen is None else None
         address, secret = self._address()
-        seconds = math.inf if aboard is not None else LIFETIME
+        seconds = math.inf if aboard is not None else broker.LIFETIME
         flight: int | None = self.port.tell("fly", int(sends), int(receives), seconds)
         if flight is None:
             raise OSError("the process in which this channel is does not answer")
         if popen is not None:
             self._launched.append((weakref.ref(popen), popen.__dict__, flight))
+            weakref.finalize(popen, _look_after, weakref.ref(self)).atexit = False
         elif aboard is not None:
             aboard.board(_Aboard(self, (self.key, flight, address, secret)))
         return (self.key, flight, sends, receives, address, secret, *self._size)
@@ -167,8 +169,8 @@ class Pumped:
     def _leave(self) -> None:
         with _attaching:
             if not self.senders and not self.receivers and isinstance(self.port, Remote):
-                if _pumped.get(self.key) is self:
-                    del _pumped[self.key]
+                if known.get(self.key) is self:
+                    del known[self.key]
                 self.port.leave()
 
     def own(self, senders: int, receivers: int, wanted: bool) -> None:
@@ -235,6 +237,19 @@ class Pumped:
             self.close(senders, receivers, True, None)
 
 
+def _connection(address: Any, secret: bytes) -> Any:
+    try:
+        return connect(address, secret)
+    except ConnectionError as error:
+        raise HandoverError("the process in which the channel of this handle is has gone") from error
+
+
+def _look_after(pumped: weakref.ref[Pumped]) -> None:
+    found = pumped()
+    if found is not None:
+        found._look_after()
+
+
 class _Aboard:
     """An end that travels with a message; without descriptors."""
 
@@ -248,29 +263,6 @@ class _Aboard:
 
     def turned_back(self) -> None:
         self._pumped.port.tell("land", self.ticket[1], False)
-
-
-def _give_up(tickets: Sequence[Ticket]) -> None:
-    """Handles inside of values that nobody will get."""
-    for ticket in tickets:
-        key, flight, _, _ = ticket
-        pumped = _pumped.get(key)
-        if pumped is not None:
-            pumped.port.tell("land", flight, False)
-        else:
-            start(partial(_give_up_elsewhere, ticket), "chanlib pump")
-
-
-def _give_up_elsewhere(ticket: Ticket) -> None:
-    _, flight, address, secret = ticket
-    try:
-        connection = connect(address, secret)
-        try:
-            exchange(connection, "land", flight, False)
-        finally:
-            connection.close()
-    except OSError:  # that channel has gone
-        pass
 
 
 class _Expected:
@@ -288,7 +280,7 @@ _forking: dict[int, list[_Expected]] = {}  # by the thread that does
 def _before_fork() -> None:
     _forking[get_ident()] = [
         expected
-        for pumped in list(_pumped.values())
+        for pumped in list(known.values())
         if (pumped.senders or pumped.receivers) and (expected := pumped.expect())
     ]
 
@@ -306,7 +298,7 @@ def _after_fork_in_child() -> None:
     mine = {expected.pumped: expected.link for expected in _forking.get(get_ident(), ())}
     _forking.clear()
     shut_all_but(set(mine.values()))
-    for pumped in list(_pumped.values()):
+    for pumped in list(known.values()):
         pumped.inherit(mine.get(pumped))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from .._core.engine import PENDING
 from .._core.threads import start
-from .hub import PumpPort, State
+from .asked import PumpPort, State
 from .links import Link
 from .parcels import Parcel, unwire, wire
 from .ports import CANCELLED, CLOSED, HEARTBEAT
