@@ -215,7 +215,7 @@ def test_a_receive_that_is_cancelled_in_another_process_consumes_nothing(rounds:
     def send(tx: Any, rx: Any) -> None:
         for n in range(10**6):
             tx.send(n).sync(SOON)
-            time.sleep(0.0005)
+            time.sleep(0.003)
 
     async def main() -> None:
         chance = random.Random(5)
