@@ -48,6 +48,9 @@ NOT_HERE = [
     "nothing_left_behind",
     "count_no_more",
     "stopped_anywhere",
+    "beside_any_other_arm",  # known to fail in the ring
+    "in_another_process",
+    "does_not_unpickle_fails",
 ]
 SELECTIONS = {
     "of the pump": (["test_processes_pump.py"], "not selection"),

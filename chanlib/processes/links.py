@@ -14,6 +14,7 @@ import os
 import pickle
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,7 @@ _FAMILY = "AF_PIPE" if _WINDOWS else "AF_INET"
 _ADDRESS: Any = None if _WINDOWS else ("127.0.0.1", 0)  # one that is free
 _PAUSE = 0.1  # seconds, when there is no descriptor left to accept with
 _open: set[Any] = set()  # what a forked process must close
+_shutting = threading.RLock()  # held over a fork: else that process might close what is something else by then
 
 
 class Link:
@@ -64,8 +66,9 @@ class Link:
 
     def shut(self) -> None:
         """Nobody uses it."""
-        self._connection.close()
-        _open.discard(self)
+        with _shutting:
+            self._connection.close()
+            _open.discard(self)
 
     def _write(self) -> None:
         gone = False
@@ -129,8 +132,9 @@ class Reception:
             pass
 
     def shut(self) -> None:
-        self._listener.close()
-        _open.discard(self)
+        with _shutting:
+            self._listener.close()
+            _open.discard(self)
 
 
 def connect(address: Any, key: bytes) -> Any:
@@ -160,8 +164,21 @@ def _prompt(connection: Any) -> None:
                 line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def shut_all_but(kept: set[Link]) -> None:
-    """In a process that was forked: these connections are those of its parent."""
+def before_fork() -> None:
+    _shutting.acquire()
+
+
+def after_fork_in_parent() -> None:
+    _shutting.release()
+
+
+def after_fork_in_child(kept: set[Link]) -> None:
+    """All other connections are those of the parent."""
+    global _shutting
+    _shutting = threading.RLock()
     for one in list(_open):
         if one not in kept:
-            one.shut()
+            try:
+                one.shut()
+            except OSError:  # it was being made
+                _open.discard(one)

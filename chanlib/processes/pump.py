@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any
 from .._core.engine import Reentered
 from .._core.threads import start
 from ..channels import ChannelStatistics
-from . import broker
+from . import broker, links
 from .asked import PumpPort
 from .conduit import cause_of, forms_of
 from .courier import here
 from .hub import Guest, Hub
-from .links import Link, connect, exchange, shut_all_but
+from .links import Link, connect, exchange
 from .offers import HandoverError
 from .remote import Remote
 from .ring import Ring
@@ -283,9 +283,11 @@ def _before_fork() -> None:
         for pumped in list(known.values())
         if (pumped.senders or pumped.receivers) and (expected := pumped.expect())
     ]
+    links.before_fork()
 
 
 def _after_fork_in_parent() -> None:
+    links.after_fork_in_parent()
     for expected in _forking.pop(get_ident(), ()):
         expected.link.shut()
         if expected.serve is not None:
@@ -297,7 +299,7 @@ def _after_fork_in_child() -> None:
     _attaching = threading.RLock()
     mine = {expected.pumped: expected.link for expected in _forking.get(get_ident(), ())}
     _forking.clear()
-    shut_all_but(set(mine.values()))
+    links.after_fork_in_child(set(mine.values()))
     for pumped in list(known.values()):
         pumped.inherit(mine.get(pumped))
 
