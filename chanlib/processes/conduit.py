@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .._core.engine import Reentered
+from ..channels import ChannelStatistics
 from .causes import cause_of, forms_of
 from .layout import CAUSE, DATA, ENDED, PAGE, SIZE, UNIT, fence
 from .memory import Memory
@@ -97,3 +98,23 @@ class Conduit(Shared):
         if not length:
             return None
         return cause_of(view[CAUSE + 8 : CAUSE + 8 + length])
+
+    # ------------------------------------------------------------- for the handles
+    def ended(self) -> int:
+        return self.words[ENDED]  # type: ignore[no-any-return]
+
+    def statistics(self) -> ChannelStatistics:
+        senders, receivers = self.slots.total()
+        inside = len(self.ring)
+        return ChannelStatistics(
+            capacity=self.ring.capacity,
+            buffered=inside,
+            waiting_senders=self.outbound._waiting(),
+            waiting_receivers=self.inbound._waiting(),
+            senders=senders,
+            receivers=receivers,
+            sent=self.outbound.count,
+            received=self.inbound.count,
+            dropped=0,
+            peak=inside,
+        )

@@ -15,11 +15,12 @@ import weakref
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing import reduction
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .bells import close_all
 from .broker import Offer, claim, offer
 from .courier import board, here
+from .pump import Pumped
 from .shared import Passage, Shared
 
 __all__ = ["Token", "arrive", "depart"]
@@ -47,7 +48,9 @@ class _Aboard:
         self._turn_back()
 
 
-def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
+def depart(conduit: Shared | Pumped, sends: bool, receives: bool) -> Token:
+    if isinstance(conduit, Pumped):
+        return conduit.depart(sends, receives)
     passage = Passage(sends, receives)
     try:
         slot = conduit.fly(passage)
@@ -99,6 +102,8 @@ def arrive(token: Token, kind: type[S]) -> tuple[S, int]:
 
     Raises if it cannot be had: OSError, HandoverError.
     """
+    if issubclass(kind, Pumped):
+        return cast("tuple[S, int]", (Pumped.land(token), -1))
     key, slot, sends, receives, way, where = token
     count = 1 + kind.sockets * (sends + receives)
     if way == "passed":
