@@ -160,12 +160,12 @@ def choose(name: str, first: ProcessReceiver, second: ProcessReceiver, tx: Proce
     """Say from which of both a value came, until each has sent None."""
 
     async def body() -> None:
-        ended = 0
+        arms: list[Any] = [first, second]
         with first, second, tx:
-            while ended < 2:
-                arm, value = await select(first, second)
+            while any(arms):
+                arm, value = await select(*arms)
                 if value is None:
-                    ended += 1
+                    arms[arm] = None
                 else:
                     await tx.send((arm, value))
 

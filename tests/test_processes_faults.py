@@ -206,7 +206,9 @@ def _sweep(yard: Yard, victim: Victim, most: int, opcodes: bool) -> None:
             raise
 
 
-SELECTION = "anywhere_in or (felt_by and spilled) or full_traffic or (freezes and threads and receive) or bursts"
+SELECTION = (
+    "anywhere_in or (felt_by and spilled) or (full_traffic and all_die) or (freezes and threads and receive) or bursts"
+)
 
 
 @pytest.mark.timeout(300)

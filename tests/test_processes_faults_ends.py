@@ -9,7 +9,6 @@ Cases 5 to 10, 13, 41 and 42 of the notes on processes.
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 import time
@@ -18,9 +17,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
-from process_jobs_faults import Strike, Tell, forked, places, struck, thinned, until
+from process_jobs_faults import Tell, forked, places, struck, thinned, until
 
-from chanlib import BrokenChannel, ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed, run
+from chanlib import BrokenChannel, ChannelClosed, EndOfChannel, HandleClosed, run
 from chanlib.processes import ProcessChannel, open_process_channel
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
@@ -363,65 +362,3 @@ def test_close_is_felt_by_all_who_wait_in_three_processes_and_three_kinds_of_loo
         assert ch.drain() == list(range(CAPACITY)) * full
         with pytest.raises(EndOfChannel):
             ch.receive_nowait()
-
-
-# ===================================================================== looked at in the middle of a change
-def _takes_over(most: int, arrives: bool) -> None:
-    """Somebody asks whether there is a sender, and at each place in that another process becomes one and the last
-    sender here goes: there has been one all the time."""
-    at, reached = 0, True
-    while reached:
-        asked, asks = os.pipe()
-        first, others = os.pipe()  # forked before the channel is there: it inherits nothing
-
-        def newcomer(tell: Tell, asked: int = asked, first: int = first) -> None:
-            mine = pickle.loads(os.read(first, 1 << 16))
-            tell("here")
-            os.read(asked, 1)
-            mine.send(1).sync(timeout=SOON)
-            mine.close()
-
-        with ExitStack() as stack:
-            if arrives:
-                child = stack.enter_context(forked(newcomer))
-            tx, rx = stack.enter_context(channel())
-            if not arrives:
-
-                def heir(tell: Tell, tx: Any = tx, rx: Any = rx, asked: int = asked, first: int = first) -> None:
-                    rx.close()
-                    os.read(first, 1)
-                    mine = tx.clone()
-                    tx.close()
-                    tell("here")
-                    os.read(asked, 1)
-                    mine.send(1).sync(timeout=SOON)
-                    mine.close()
-
-                child = stack.enter_context(forked(heir))
-            data = pickle.dumps(tx) if arrives else b"!"
-            tx.close()
-
-            def meanwhile(others: int = others, data: bytes = data, child: Any = child) -> None:
-                os.write(others, data)
-                assert child.says() == "here"
-
-            try:
-                with Strike(at, action=meanwhile) as strike, pytest.raises(ChannelEmpty):
-                    rx.receive_nowait()
-                reached = strike.left < 0
-                if reached:
-                    os.write(asks, b"!")
-                    assert to_the_end(rx) == ([1], EndOfChannel)
-            except BaseException as error:
-                error.add_note(f"at place {at}")
-                raise
-            finally:
-                for fd in (asked, asks, first, others):
-                    os.close(fd)
-        at += most
-
-
-@pytest.mark.xfail(strict=True, reason="the slots are read without a lock: one that moves is seen in neither place")
-@pytest.mark.parametrize("arrives", [True, False], ids=["from elsewhere", "by a fork"])
-def test_a_sender_that_becomes_one_while_somebody_looks_is_seen(arrives: bool) -> None:
-    _takes_over(1, arrives)

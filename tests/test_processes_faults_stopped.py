@@ -75,7 +75,7 @@ def meanwhile(backend: str, tx: Any, rx: Any) -> int:
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_process_that_is_stopped_anywhere_freezes_nobody(name: str, backend: str) -> None:
     operate = OPERATIONS[name]
-    waited = _stopped(operate, backend, 7)
+    waited = _stopped(operate, backend, 12)
     assert waited or name in ("clone", "close"), "it was never stopped while it had a lock"
 
 
@@ -133,7 +133,6 @@ def _stopped(operate: Callable[[Any, Any], object], backend: str, most: int) -> 
     return waited
 
 
-@pytest.mark.xfail(strict=True, reason="what had been counted for it when it was pickled stays counted")
 @pytest.mark.stress
 def test_who_cannot_join_because_somebody_is_stopped_is_told_in_the_end() -> None:
     tx, rx = open_process_channel[Any](CAPACITY)

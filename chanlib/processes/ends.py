@@ -31,7 +31,7 @@ from .._core.engine import Op
 from ..blocks import ClosedAtEnd
 from ..channels import ChannelStatistics
 from ..checks import check_cause, check_max
-from ..errors import ChannelClosed, ChannelEmpty, EndOfChannel, HandleClosed
+from ..errors import BrokenChannel, ChannelEmpty, EndOfChannel, HandleClosed
 from ..iterating import Received
 from ..sending import SendAll
 from .conduit import Conduit
@@ -112,8 +112,9 @@ class open_process_channel(tuple["ProcessSender[Item]", "ProcessReceiver[Item]"]
     ) -> tuple[ProcessSender[Item], ProcessReceiver[Item]]:
         conduit = _conduit(capacity, buffer_bytes, serializer, name)
         options = serializer, spill, name
-        conduit.open(1, 1)
-        return ProcessSender[Item]._made(conduit, options), ProcessReceiver[Item]._made(conduit, options)
+        ends = ProcessSender[Item]._shut_one(conduit, options), ProcessReceiver[Item]._shut_one(conduit, options)
+        conduit.open(ends)
+        return ends
 
 
 class Handle(SharedHandle[Conduit], ClosedAtEnd):
@@ -150,9 +151,7 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
     # ------------------------------------------------------------- ends
     def clone(self) -> Self:
         """Another handle of the same kind, to be closed by itself. Raises `HandleClosed` if this one is closed."""
-        conduit = self._used()
-        conduit.open(self._sends, self._receives)
-        return self._made(conduit, self._options())
+        return self._made(self._used(), self._options())
 
     def close(self, cause: BaseException | None = None) -> bool:
         """Close this end, and the channel if it is the last of its kind in all processes.
@@ -241,7 +240,12 @@ class _SendsTo(Handle, Generic[T_contra]):
         Raises `HandleClosed` if the channel or this end is closed, `BrokenChannel` once nobody is left to receive, also
         while it waits; `MessageTooLarge`, `OSError` if there is no memory for a long one.
         """
-        return Send(self, self._channel.outbound, value)
+        op = Send()
+        op._via = self
+        op._value = value
+        op._message = None
+        op._src = self._channel.outbound
+        return op
 
     def send_nowait(self, value: T_contra, /) -> None:
         """Put `value` in if there is room, else raise `ChannelFull`. Never blocks."""
@@ -279,7 +283,10 @@ class _ReceivesFrom(Handle, Received[T_co]):
         Raises `EndOfChannel` once it is closed and drained, `BrokenChannel` if it was closed with a cause, or the last
         sender has died; `HandleClosed` if this end is closed or the channel was cancelled.
         """
-        return Receive(self, self._channel.inbound)
+        op = Receive[T_co]()
+        op._via = self
+        op._src = self._channel.inbound
+        return op
 
     def receive_nowait(self) -> T_co:
         """Take the next value if there is one, else raise `ChannelEmpty`; at the end, as `receive`."""
@@ -303,16 +310,13 @@ class _ReceivesFrom(Handle, Received[T_co]):
 
     def drain(self) -> list[T_co]:
         """Take everything that is there now; `[]` if there is nothing."""
-        conduit = self._channel
-        if not len(conduit.ring) and conduit.inbound.empty():
-            return []
+        self._used()
         try:
             return self.receive_some().poll()
-        except (ChannelEmpty, ChannelClosed):
+        except (ChannelEmpty, EndOfChannel, BrokenChannel):
             return []
 
-    def __op__(self) -> Op[T_co]:
-        return self.receive()
+    __op__ = receive
 
     async def __anext__(self) -> T_co:
         try:
@@ -360,7 +364,6 @@ class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
         name: str | None = None,
     ) -> Self:
         conduit = _conduit(capacity, buffer_bytes, serializer, name)
-        conduit.open(1, 1)
         return cls._made(conduit, (serializer, spill, name))
 
     def close(self, cause: BaseException | None = None) -> bool:
@@ -381,15 +384,11 @@ class ProcessChannel(_SendsTo[T], _ReceivesFrom[T]):
 
     def sender(self) -> ProcessSender[T]:
         """A counted end of it to send through, to be closed by itself."""
-        conduit = self._used()
-        conduit.open(1, 0)
-        return ProcessSender[T]._made(conduit, self._options())
+        return ProcessSender[T]._made(self._used(), self._options())
 
     def receiver(self) -> ProcessReceiver[T]:
         """A counted end of it to receive from, to be closed by itself."""
-        conduit = self._used()
-        conduit.open(0, 1)
-        return ProcessReceiver[T]._made(conduit, self._options())
+        return ProcessReceiver[T]._made(self._used(), self._options())
 
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not sys.is_finalizing():

@@ -104,7 +104,6 @@ class ProcessEvent(GatedHandle[_Flag]):
     def __new__(cls, *, name: str | None = None) -> Self:
         check_name(name)
         flag = _Flag.create()
-        flag.open(1, 1)
         return cls._made(flag, (name,))
 
     def set(self) -> None:

@@ -140,7 +140,6 @@ class ProcessFuture(GatedHandle[_Box], Generic[T]):
     def __new__(cls, *, name: str | None = None) -> Self:
         check_name(name)
         box = _Box.create()
-        box.open(1, 1)
         return cls._made(box, (name, True))
 
     def _configure(self, *options: Any) -> None:
@@ -261,8 +260,9 @@ def open_process_future(*, name: str | None = None) -> tuple[ProcessPromise[Any]
     """A promise and its future: the form in which it is noticed that nobody will ever set it."""
     check_name(name)
     box = _Box.create({PROMISED: 1})
-    box.open(1, 1)
-    return ProcessPromise[Any]._made(box, (name,)), ProcessFuture[Any]._made(box, (name, False))
+    ends = ProcessPromise[Any]._shut_one(box, (name,)), ProcessFuture[Any]._shut_one(box, (name, False))
+    box.open(ends)
+    return ends
 
 
 class _Settled(GateLeaf[T_co]):

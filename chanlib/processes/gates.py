@@ -21,12 +21,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .._core.engine import Reentered
-from .conduit import Shared
 from .handles import SharedHandle
 from .layout import DATA, MAGIC, MUTEXES, PAGE, RECEIVERS_ARMED, WORDS_END
 from .mutexes import patiently
 from .operations import PortLeaf
 from .ports import Port
+from .shared import Shared
 
 if TYPE_CHECKING:
     from typing import Self
@@ -121,9 +121,7 @@ class GatedHandle(SharedHandle[G]):
 
     def clone(self) -> Self:
         """Another handle of the same thing, to be closed by itself. Raises `HandleClosed` if this one is closed."""
-        shared = self._used()
-        shared.open(self._sends, self._receives)
-        return self._made(shared, self._options())
+        return self._made(self._used(), self._options())
 
     def close(self) -> bool:
         """Let go of it here; other handles are not touched. Those who wait through this one get `HandleClosed`.

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from .._core.engine import Reentered
 from ..errors import HandleClosed
-from .conduit import Shared
 from .handover import Token, arrive, depart
 from .inheritance import wanted
+from .pump import inherit_pumped
+from .shared import Shared, inherit_all
 
 if TYPE_CHECKING:
     from typing import Self
@@ -40,13 +41,23 @@ class SharedHandle(Generic[S]):
     _inherited: bool  # a fork has left it here, and nobody has used it
 
     @classmethod
-    def _made(cls, conduit: S, options: tuple[Any, ...]) -> Self:
-        """One that has been counted already."""
+    def _made(cls, conduit: S, options: tuple[Any, ...], claimed_from: int | None = None) -> Self:
+        self = cls._shut_one(conduit, options)
+        try:
+            conduit.open([self], claimed_from)
+        except BaseException:  # an interrupt, perhaps right behind it
+            self._let_go()
+            raise
+        return self
+
+    @classmethod
+    def _shut_one(cls, conduit: S, options: tuple[Any, ...]) -> Self:
+        """One that does not count, and is not open, before `Shared.open` has made it so."""
         self = object.__new__(cls)
+        self._open = False
+        self._inherited = False
         self._configure(*options)
         self._channel = conduit
-        self._inherited = False
-        self._open = True
         _handles.add(self)
         return self
 
@@ -71,24 +82,19 @@ class SharedHandle(Generic[S]):
 
     def _own(self, wanted: bool) -> None:
         """A fork has left it here: it is used; or it is not what this process is for, but may still be used."""
-        if wanted:
-            self._inherited = False
-        if self._open:
-            self._channel.own(self._sends, self._receives, wanted)
+        self._channel.own(self, wanted)
 
     def _shut(self) -> HandleClosed:
         return HandleClosed(f"{self!r} is closed", channel=self)
 
     def _let_go(self, cause: BaseException | None = None) -> bool:
         """Close it; True the first time."""
-        if not self._open:
-            return False
-        self._open = False
         conduit = self._channel
-        if conduit.pid != os.getpid():  # by a collector that runs before a forked process is told what it has
-            conduit.early.append((self._sends, self._receives))
-            return True
-        conduit.close(self._sends, self._receives, self._inherited, cause)
+        if conduit.pid != os.getpid():  # a collector runs in a forked process that has not been told yet what it has
+            conduit.early.append(self)
+            return self._open
+        if not conduit.close(self, cause):
+            return False
         for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
             try:
                 port.rouse()
@@ -117,7 +123,8 @@ class SharedHandle(Generic[S]):
 
 
 def _arrived(kind: type[SharedHandle[Any]], token: Token, options: tuple[Any, ...]) -> SharedHandle[Any]:
-    return kind._made(arrive(token, kind._kind), options)
+    conduit, slot = arrive(token, kind._kind)
+    return kind._made(conduit, options, slot)
 
 
 _handles: weakref.WeakSet[SharedHandle[Any]] = weakref.WeakSet()
@@ -127,6 +134,8 @@ def _after_fork_in_child() -> None:
     for handle in list(_handles):
         if handle._open:
             handle._inherited = True
+    inherit_all()
+    inherit_pumped()
 
 
 def _started_by_multiprocessing(_: object) -> None:

@@ -19,9 +19,9 @@ from typing import Any, TypeVar, cast
 
 from .bells import close_all
 from .broker import Offer, claim, offer
-from .conduit import Shared
-from .courier import here
+from .courier import board, here
 from .pump import Pumped
+from .shared import Passage, Shared
 
 __all__ = ["Token", "arrive", "depart"]
 
@@ -51,11 +51,13 @@ class _Aboard:
 def depart(conduit: Shared | Pumped, sends: bool, receives: bool) -> Token:
     if isinstance(conduit, Pumped):
         return conduit.depart(sends, receives)
-    slot = conduit.fly(sends, receives)
+    passage = Passage(sends, receives)
     try:
+        slot = conduit.fly(passage)
         way = _way(conduit, sends, receives)
     except BaseException:
-        conduit.turn_back(sends, receives)
+        if passage.counted:
+            conduit.turn_back(sends, receives)
         raise
     return (conduit.key, slot, sends, receives, *way)
 
@@ -63,12 +65,16 @@ def depart(conduit: Shared | Pumped, sends: bool, receives: bool) -> Token:
 def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
     popen: Any = _multiprocessing.get_spawning_popen()
     if popen is not None:
-        dup: Any = reduction.DupFd
-        passed = [dup(fd) for fd in conduit.fds(sends, receives)]
+        passed = [_passed(popen, fd) for fd in conduit.fds(sends, receives)]
         weakref.finalize(popen, _spawned, popen.__dict__, conduit, sends, receives)
         return "passed", passed
-    if here.courier is not None:
-        return "aboard", here.courier.board(_Aboard(conduit, sends, receives))
+    if here.flights is not None:
+        flight = _Aboard(conduit, sends, receives)
+        try:
+            return "aboard", board(here.flights, flight)
+        except BaseException:
+            flight.arrived()
+            raise
     fds = conduit.duplicates(sends, receives)
     try:
         made = offer(fds, partial(conduit.turn_back, sends, receives))
@@ -77,16 +83,27 @@ def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
     return "offered", made
 
 
+def _passed(popen: Any, fd: int) -> Any:
+    """`fd`, for the process that is being started. One that is spawned is not to be passed the same one twice."""
+    if getattr(popen, "method", None) == "spawn" and fd in getattr(popen, "_fds", ()):
+        return popen.DupFd(fd)
+    dup: Any = reduction.DupFd
+    return dup(fd)
+
+
 def _spawned(popen: dict[str, Any], conduit: Shared, sends: bool, receives: bool) -> None:
     """The object of a process that was to be started is gone. Has that process ever been there?"""
     if not popen.get("pid"):
         conduit.turn_back(sends, receives)
 
 
-def arrive(token: Token, kind: type[S]) -> S:
-    """What a handle of this kind leads to that has come here. Raises if it cannot be had: OSError, HandoverError."""
+def arrive(token: Token, kind: type[S]) -> tuple[S, int]:
+    """What a handle of this kind leads to that has come here, and the slot where it still counts.
+
+    Raises if it cannot be had: OSError, HandoverError.
+    """
     if issubclass(kind, Pumped):
-        return cast(S, Pumped.land(token))
+        return cast("tuple[S, int]", Pumped.arrive(token))
     key, slot, sends, receives, way, where = token
     count = 1 + kind.sockets * (sends + receives)
     if way == "passed":
@@ -99,6 +116,4 @@ def arrive(token: Token, kind: type[S]) -> S:
         aboard[where : where + count] = [-1] * count
     else:
         fds = claim(Offer(*where))
-    conduit = kind.arrive(key, fds, sends, receives)
-    conduit.open(sends, receives, slot)
-    return conduit
+    return kind.arrive(key, fds, sends, receives), slot

@@ -24,7 +24,7 @@ def wanted(kind: type) -> list[Any] | None:
     base: Any = process.BaseProcess
     todo: list[Any] = [getattr(current, name, None) for name in ("_target", "_args", "_kwargs")]
     if todo[0] is None and current.__class__.run is not base.run:
-        todo.append(vars(current))  # a subclass that works by itself
+        todo.append(dict(vars(current)))  # a subclass that works by itself
     found: list[Any] = []
     seen: set[int] = set()
     while todo:
@@ -39,6 +39,8 @@ def wanted(kind: type) -> list[Any] | None:
         elif isinstance(one, FunctionType):
             todo += [one.__closure__, one.__defaults__, one.__kwdefaults__]
             todo += [one.__globals__[name] for name in one.__code__.co_names if name in one.__globals__]
+        elif type(one) is dict:  # one that stands in its object does not tell the collector
+            todo += [*one.keys(), *one.values()]
         else:
             todo += gc.get_referents(one)
     return found

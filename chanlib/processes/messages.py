@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol, cast
 
-from .courier import Courier, carried, here
+from .courier import Courier, Flight, carried, here
 from .layout import (
     BYTEARRAY,
     BYTES,
@@ -33,16 +33,18 @@ from .layout import (
 )
 from .memory import Memory
 
-__all__ = ["Message", "Record", "Serializer", "decode", "encode", "read", "write"]
+__all__ = ["LARGEST", "SMALLEST", "Message", "Record", "Serializer", "decode", "encode", "read", "write"]
 
-_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
+SMALLEST, LARGEST = -(2**63), 2**63 - 1
+"""Of the integers that stand in the header of a record."""
 _MOST_BUFFERS = 1 << 16
+_ALONE = {type(None), bool, float, complex, int}  # nothing is inside them
 
 
 class Serializer(Protocol):
     """What can stand in for pickle: a module such as `json` or `marshal`, or any object with these two functions."""
 
-    def dumps(self, value: Any, /) -> bytes: ...
+    def dumps(self, value: Any, /) -> bytes | str: ...
     def loads(self, data: Any, /) -> Any: ...
 
 
@@ -80,7 +82,7 @@ class Message:
         except BaseException:
             memory.close()
             raise
-        courier = self.courier or Courier()
+        courier = self.courier or Courier([])
         courier.take_aboard(memory)
         short = Message(self.kind, b"", (), courier)
         short.length = self.units * UNIT
@@ -96,11 +98,13 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
     """`value` as a message, or the integer itself. Raises whatever its pickling raises."""
     kind: object = type(value)  # pyright: ignore[reportUnknownVariableType]
     if serializer is not None:
-        data = serializer.dumps(value)
+        data: Any = serializer.dumps(value)
+        if isinstance(data, str):  # as that of json
+            data = data.encode()
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"serializer.dumps() must return bytes, not {type(data).__name__}")
         return Message(CUSTOM, _flat(data))
-    if kind is int and _SMALLEST <= value <= _LARGEST:
+    if kind is int and SMALLEST <= value <= LARGEST:
         return value
     if kind is bytes:
         return Message(BYTES, value)
@@ -113,6 +117,8 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
         return Message(BYTEARRAY, _flat(value))
     elif kind is memoryview:
         return Message(VIEW, _flat(value))
+    elif kind in _ALONE:
+        return Message(PICKLE, pickle.dumps(value, 5))
     try:
         return _pickled(value, pickle.dumps)
     except (TypeError, pickle.PicklingError, BufferError):
@@ -125,19 +131,20 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
 
 def _pickled(value: Any, dumps: Any) -> Message:
     parts: list[pickle.PickleBuffer] = []
-    before = here.courier
-    courier = here.courier = Courier()
+    before = here.flights
+    flights: list[Flight] = []
+    here.flights = flights
     try:
         data = dumps(value, protocol=5, buffer_callback=parts.append)
-        buffers = [part.raw() for part in parts]
+        buffers = [part.raw() for part in parts] if parts else ()
         if len(buffers) >= _MOST_BUFFERS:
-            data, buffers = dumps(value, protocol=5), []
+            data, buffers = dumps(value, protocol=5), ()
     except BaseException:
-        courier.turn_back()
+        Courier(flights).turn_back()
         raise
     finally:
-        here.courier = before
-    return Message(PICKLE, data, buffers, courier if courier.flights else None)
+        here.flights = before
+    return Message(PICKLE, data, buffers, Courier(flights) if flights else None)
 
 
 def _dumps_more(value: Any, protocol: int, buffer_callback: Any = None) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._core.engine import PENDING, QueuedLeaf
 from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
+from .messages import LARGEST, SMALLEST
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
 from .ring import EMPTY
 
@@ -51,22 +52,18 @@ class PortLeaf(QueuedLeaf[T_co]):
         return True
 
     def _now(self, port: Any, /) -> Any:
-        self._hint(port)
-        got = port._locked(self._attempt, port)
-        if got is PENDING:
-            if not (SPINS and port.spins) or running_loop() is not None or lanes.lane.trio:
-                return PENDING
+        got = self._snapshot(port)
+        return got if got is not PENDING or not self._spin(port) else self._snapshot(port)
+
+    def _spin(self, port: Any) -> bool:
+        """In a thread that nobody else runs in: let others run for a moment. Does it seem ready now?"""
+        if port.spins and running_loop() is None and not lanes.lane.trio:
             pause = os.sched_yield
             for _ in range(SPINS):
                 pause()
                 if self._seems_ready(port):
-                    break
-            else:
-                return PENDING
-            got = port._locked(self._attempt, port)
-            if got is PENDING:
-                return PENDING
-        return self._finish(got)
+                    return True
+        return False
 
     def _snapshot(self, port: Any, /) -> Any:
         self._hint(port)
@@ -128,15 +125,12 @@ class _Sending(PortLeaf[T_co]):
 
 
 class Send(_Sending[None]):
+    """Made by setting `_via`, `_value`, `_message` to None, and `_src`."""
+
     __slots__ = ("_message", "_value")
 
+    _value: Any
     _message: Any  # what is left of the value once it is encoded
-
-    def __init__(self, via: Handle, port: Outbound, value: Any) -> None:
-        self._via = via
-        self._value = value
-        self._message = None
-        self._src = port
 
     def _hint(self, port: Any, /) -> bool:
         super()._hint(port)
@@ -146,10 +140,18 @@ class Send(_Sending[None]):
         return True
 
     def _now(self, port: Any, /) -> Any:
-        if self._message is None:
-            self._hint(port)
-        message: Any = self._message
-        if (type(message) is int or message.courier is None) and self._via._open and port.put_one(message):
+        via, message = self._via, self._message
+        if message is None:
+            message = self._value
+            if type(message) is not int or via._serializer is not None or not SMALLEST <= message <= LARGEST:
+                self._hint(port)
+                message = self._message
+        if (
+            (type(message) is int or message.courier is None)
+            and via._open
+            and not via._inherited
+            and port.put_one(message)
+        ):
             return None
         return super()._now(port)
 
@@ -180,9 +182,9 @@ class SendSome(_Sending[int]):
         return True
 
     def _attempt(self, port: Outbound) -> Any:
+        self._check(port)
         if not self._messages:
             return 0
-        self._check(port)
         return port.put(self._messages) or self._full(port)
 
     def _first(self) -> Any:
@@ -229,19 +231,20 @@ class Receiving(PortLeaf[T_co]):
 
 
 class Receive(Receiving[T_co]):
-    __slots__ = ()
+    """Made by setting `_via` and `_src`."""
 
-    def __init__(self, via: Handle, port: Inbound) -> None:
-        self._via = via
-        self._src = port
+    __slots__ = ()
 
     def _now(self, port: Any, /) -> Any:
         via = self._via
-        if via._open and not via._inherited:
+        if not via._open or via._inherited:
+            return super()._now(port)
+        record = port.get_one()
+        if record is PENDING and port.quick is not None and not port.ended and self._spin(port):
             record = port.get_one()
-            if record is not PENDING:
-                return record if type(record) is int else port.decode(record, via._serializer)
-        return super()._now(port)
+        if record is PENDING:
+            return self._snapshot(port)
+        return record if type(record) is int else port.decode(record, via._serializer)
 
     def _attempt(self, port: Inbound) -> Any:
         found = self._look(port, lambda: port.get(1))
@@ -263,7 +266,10 @@ class ReceiveSome(Receiving[Any]):
         self._src = port
 
     def _attempt(self, port: Inbound) -> Any:
-        return self._look(port, lambda: port.get(self._most)) if self._most else []
+        if self._most:
+            return self._look(port, lambda: port.get(self._most))
+        found = self._look(port, lambda: EMPTY if port.empty() else [])  # it may have ended
+        return [] if found is PENDING else found
 
     def _finish(self, got: Any) -> Any:
         """Up to the first that does not unpickle: the next receive raises for that."""

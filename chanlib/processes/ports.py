@@ -14,11 +14,12 @@ Invariants:
 
 from __future__ import annotations
 
+import weakref
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .._core.engine import PENDING, Queued
 from .courier import fetch
@@ -42,9 +43,13 @@ _NAP, _LONGEST_NAP = 0.001, 0.05  # seconds after which who has found the mutex 
 _LEASED = 0.005  # seconds after which who has found another one's lease looks again
 
 
+class Keeper(Protocol):
+    def mend(self) -> None: ...
+
+
 class Port(Queued):
     count: int
-    __slots__ = ("bell", "count", "held", "look_at", "mutex", "nap", "quick", "ring", "words")
+    __slots__ = ("bell", "count", "held", "keeper", "look_at", "mutex", "nap", "quick", "ring", "words")
 
     encode = staticmethod(encode)
     decode = staticmethod(decode)
@@ -61,6 +66,7 @@ class Port(Queued):
         self.quick = mutex.attempt if isinstance(mutex, PthreadMutex) else None  # it tells threads apart
         self.bell: Bell | None = None
         self.held = 0  # the thread that has the mutex, or tries for it; 0: none
+        self.keeper: weakref.ref[Keeper] | None = None  # to be told if something has been cut in here
         self.look_at = 0.0  # when to look whether there is anybody on the other side
         self.nap = _NAP
         self.count: int = 0  # what this process has put in, or taken out
@@ -86,6 +92,9 @@ class Port(Queued):
     def _mend(self) -> None:
         if self.held:
             self.release()
+        keeper = None if self.keeper is None else self.keeper()
+        if keeper is not None:
+            keeper.mend()
 
     def ring_others(self) -> None:
         """Wake those who sleep on the other side, in whatever process."""
@@ -145,7 +154,9 @@ class Port(Queued):
             if slots.alive(not sending):
                 self.look_at = monotonic() + (GLANCE if sending else HEARTBEAT)
                 return False
-        return None if slots.total(False)[sending] else True  # counted last: whoever closes an end has counted before
+        if not slots.total(False)[sending]:  # counted after that: whoever closes an end has counted before
+            return True
+        return False if not hung_up and slots.alive(not sending) else None  # one that was moving may have been missed
 
 
 class Outbound(Port):
@@ -155,20 +166,19 @@ class Outbound(Port):
     def put_one(self, message: Any) -> bool:
         """Without the lock, where the mutex is as good: put a message without descriptors in, if that is easy."""
         words, quick = self.words, self.quick
-        if quick is None or self.held or monotonic() >= self.look_at:
+        if quick is None or monotonic() >= self.look_at:
             return False
-        mine = self.held = get_ident()
+        mine = True
         try:
             result = quick()
             if result and not settled(self.mutex, result):
-                mine = 0
+                mine = False
                 return False
             if words[ENDED] or not self.ring.put(message):
                 return False
         finally:
             if mine:
                 self.mutex.release()
-            self.held = 0
         if words[RECEIVERS_ARMED]:
             self.ring_others()
         self.count += 1
@@ -222,13 +232,13 @@ class Inbound(Port):
     def get_one(self) -> Any:
         """Without the lock, where the mutex is as good: a record, if one is there and has no descriptors."""
         words, quick = self.words, self.quick
-        if quick is None or self.held or self._returned or words[LEASE] or words[ENDED] >= CANCELLED:
+        if quick is None or self._returned or words[LEASE]:
             return PENDING
-        mine = self.held = get_ident()
+        mine = True
         try:
             result = quick()
             if result and not settled(self.mutex, result):
-                mine = 0
+                mine = False
                 return PENDING
             record = self.ring.get()
             if record is EMPTY:
@@ -238,7 +248,6 @@ class Inbound(Port):
         finally:
             if mine:
                 self.mutex.release()
-            self.held = 0
         if words[SENDERS_ARMED]:
             self.ring_others()
         self.count += 1

@@ -30,8 +30,8 @@ from .._core.threads import start
 from ..channels import ChannelStatistics
 from . import broker, links
 from .asked import PumpPort
-from .conduit import cause_of, forms_of
-from .courier import here
+from .causes import cause_of, forms_of
+from .courier import board, here
 from .hub import Guest, Hub
 from .links import Link, connect, exchange
 from .offers import HandoverError
@@ -42,7 +42,9 @@ from .tickets import Ticket, known
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Pumped"]
+    from .handles import SharedHandle
+
+__all__ = ["Pumped", "inherit_pumped"]
 
 _context: Any = importlib.import_module("multiprocessing.context")
 _attaching = threading.RLock()
@@ -57,7 +59,8 @@ class Pumped:
         self._size = most, units
         self.senders = self.receivers = 0  # handles of this process, changed under `_attaching`
         self.pid = os.getpid()
-        self.early: list[tuple[int, int]] = []  # closed in a forked process before it knew that it is one
+        self.early: list[SharedHandle[Any]] = []  # closed in a forked process before it was told what it has
+        self.expected = 0  # handles that have come, and do not count yet
         self._launched: list[tuple[weakref.ref[Any], dict[str, Any], int]] = []
 
     @property
@@ -83,31 +86,39 @@ class Pumped:
         return pumped
 
     @classmethod
-    def land(cls, token: tuple[Any, ...]) -> Pumped:
-        """What a handle leads to that has come here. OSError if it cannot be had."""
-        key, flight, sends, receives, address, secret, most, units = token
+    def arrive(cls, token: tuple[Any, ...]) -> tuple[Pumped, int]:
+        """What a handle leads to that has come here, and the number under which it is waited for.
+
+        OSError or HandoverError if it cannot be had.
+        """
+        key, flight, _, _, address, secret, most, units = token
+        pumped = cls._expecting(key)
+        if pumped is None:
+            link = Link(_connection(address, secret))
+            with _attaching:
+                pumped = cls._expecting(key)
+                if pumped is None:
+                    pumped = known[key] = cls(key, Remote(most, units, link), most, units)
+                    pumped.expected = 1
+                    link = None
+            if link is not None:  # somebody was faster
+                link.end()
+        return pumped, flight
+
+    @classmethod
+    def _expecting(cls, key: bytes) -> Pumped | None:
+        """It is here, and will not leave before one more has come."""
         with _attaching:
-            pumped = known.get(key)
+            pumped: Pumped | None = known.get(key)
             if pumped is None or (isinstance(pumped.port, Remote) and pumped.port.lost):
-                port = Remote(most, units, Link(_connection(address, secret)))
-                pumped = known[key] = cls(key, port, most, units)
-            pumped._count(sends, receives)
-        arrived = pumped.port.tell("open", int(sends), int(receives), flight)
-        if not arrived:
-            pumped._count(-sends, -receives)
-            pumped._leave()
-            raise HandoverError(
-                "the process in which the channel of this handle is does not answer"
-                if arrived is None
-                else "this handle was claimed already, or has expired: a pickled handle stands for one clone, to be "
-                "unpickled once and soon; pickle it once for each process"
-            )
-        return pumped
+                return None
+            pumped.expected += 1
+            return pumped
 
     def depart(self, sends: bool, receives: bool) -> tuple[Any, ...]:
         """One more of each of these is on its way: what it is pickled to."""
         popen: Any = _context.get_spawning_popen()
-        aboard = here.courier if popen is None else None
+        aboard = here.flights if popen is None else None
         address, secret = self._address()
         seconds = math.inf if aboard is not None else broker.LIFETIME
         flight: int | None = self.port.tell("fly", int(sends), int(receives), seconds)
@@ -117,7 +128,7 @@ class Pumped:
             self._launched.append((weakref.ref(popen), popen.__dict__, flight))
             weakref.finalize(popen, _look_after, weakref.ref(self)).atexit = False
         elif aboard is not None:
-            aboard.board(_Aboard(self, (self.key, flight, address, secret)))
+            board(aboard, _Aboard(self, (self.key, flight, address, secret)))
         return (self.key, flight, sends, receives, address, secret, *self._size)
 
     def _address(self) -> tuple[Any, bytes]:
@@ -156,26 +167,59 @@ class Pumped:
             self.senders += senders
             self.receivers += receivers
 
-    def open(self, senders: int, receivers: int) -> None:
+    def open(self, handles: Sequence[SharedHandle[Any]], claimed_from: int | None = None) -> None:
+        """These count, and are open; they have been waited for under that number, if one is given."""
+        senders, receivers = sum(one._sends for one in handles), sum(one._receives for one in handles)
         self._count(senders, receivers)
-        self.port.tell("open", int(senders), int(receivers), None)
+        arrived = opened = False
+        try:
+            arrived = self.port.tell("open", senders, receivers, claimed_from)
+            if claimed_from is None or arrived:
+                for one in handles:
+                    one._open = True
+                opened = True
+        finally:
+            with _attaching:
+                self.expected -= claimed_from is not None
+            if not opened:
+                self._count(-senders, -receivers)
+                self._leave()
+        if not opened:
+            raise HandoverError(
+                "the process in which the channel of this handle is does not answer"
+                if arrived is None
+                else "this handle was claimed already, or has expired: a pickled handle stands for one clone, to be "
+                "unpickled once and soon; pickle it once for each process"
+            )
 
-    def close(self, senders: int, receivers: int, inherited: bool, cause: BaseException | None) -> None:
-        forms = [] if cause is None or not senders or inherited else list(forms_of(cause))
-        self.port.tell("close", int(senders), int(receivers), inherited, forms)
-        self._count(-senders, -receivers)
+    def close(self, handle: SharedHandle[Any], cause: BaseException | None) -> bool:
+        """This one is closed. False: it was."""
+        forms = [] if cause is None or not handle._sends or handle._inherited else list(forms_of(cause))
+        with _attaching:
+            if not handle._open:
+                return False
+            handle._open = False
+        self.port.tell("close", int(handle._sends), int(handle._receives), handle._inherited, forms)
+        self._count(-handle._sends, -handle._receives)
         self._leave()
+        return True
 
     def _leave(self) -> None:
         with _attaching:
-            if not self.senders and not self.receivers and isinstance(self.port, Remote):
-                if known.get(self.key) is self:
-                    del known[self.key]
-                self.port.leave()
+            if self.senders or self.receivers or self.expected or not isinstance(self.port, Remote):
+                return
+            if known.get(self.key) is self:
+                del known[self.key]
+        self.port.leave()
 
-    def own(self, senders: int, receivers: int, wanted: bool) -> None:
-        """So many of the ends that were inherited are used from now on; or are not what this process is for."""
-        self.port.tell("use", int(senders), int(receivers), wanted)
+    def own(self, handle: SharedHandle[Any], wanted: bool) -> None:
+        """A handle that was inherited is used from now on; or is not what this process is for."""
+        if wanted:
+            with _attaching:
+                if not handle._inherited or not handle._open:
+                    return
+                handle._inherited = False
+        self.port.tell("use", int(handle._sends), int(handle._receives), wanted)
 
     # ------------------------------------------------------------- the end
     def end(self, how: int, cause: BaseException | None = None) -> bool:
@@ -226,6 +270,7 @@ class Pumped:
     def inherit(self, link: Link | None) -> None:
         """This is the process that was forked."""
         self._launched.clear()
+        self.expected = 0
         if isinstance(self.port, Hub):
             self.port.keeper = None
         sent, received = self.port.sent, self.port.received
@@ -233,8 +278,9 @@ class Pumped:
         self.port.sent, self.port.received = sent, received
         self.pid = os.getpid()
         early, self.early = self.early, []
-        for senders, receivers in early:
-            self.close(senders, receivers, True, None)
+        for handle in early:
+            handle._inherited = True
+            self.close(handle, None)
 
 
 def _connection(address: Any, secret: bytes) -> Any:
@@ -294,7 +340,8 @@ def _after_fork_in_parent() -> None:
             expected.serve()
 
 
-def _after_fork_in_child() -> None:
+def inherit_pumped() -> None:
+    """In a process that has been forked, once its handles know."""
     global _attaching
     _attaching = threading.RLock()
     mine = {expected.pumped: expected.link for expected in _forking.get(get_ident(), ())}
@@ -305,4 +352,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)

@@ -46,6 +46,8 @@ _NUMBERS = _NUMBER >> _BITS
 _LEAST = 64  # units of the smallest ring
 _FIRST = ((_NUMBERS - 9) << _BITS) | (_POSITION + 1 - _LEAST)
 
+_INTEGER = int.from_bytes(HEADER.pack(1, INT, 0, 0, 0)[:8], "little")  # the first word of an integer's record
+
 MOST = _NUMBERS >> 1
 """The largest capacity that can be counted."""
 
@@ -53,11 +55,13 @@ EMPTY: Any = object()
 
 
 class Ring:
-    __slots__ = ("_mask", "_most", "_units", "capacity", "data", "words")
+    __slots__ = ("_heads", "_integers", "_mask", "_most", "_units", "capacity", "data", "words")
 
     def __init__(self, memory: Memory) -> None:
         self.words: Any = memory.view[:WORDS_END].cast("Q")
         self.data = memory.view[DATA:]
+        self._heads: Any = self.data.cast("Q")  # the same, as words: two for a unit
+        self._integers: Any = self.data.cast("q")
         self._units = units = self.words[SIZE]
         self._mask = units - 1
         self._most = self.words[CAPACITY]
@@ -108,15 +112,17 @@ class Ring:
         tail, head = words[TAIL], words[HEAD]
         if self._most and ((tail >> _BITS) - (head >> _BITS)) & _NUMBERS >= self._most:
             return False
-        data = self.data
         size = self._units
         at = tail & self._mask
         if type(message) is int:
             moved = 1  # there is always room for one before the end
             if ((tail - head) & _POSITION) >= size:
                 return False
-            SMALL.pack_into(data, at * UNIT, 1, INT, 0, 0, message)
+            at *= 2
+            self._heads[at] = _INTEGER
+            self._integers[at + 1] = message
         else:
+            data = self.data
             moved = units = message.units
             rest = size - at
             if units > rest:
@@ -141,16 +147,20 @@ class Ring:
             return EMPTY
         if WEAK:
             fence()
-        data = self.data
-        at = (head & self._mask) * UNIT
-        units, kind, _, _, value = SMALL.unpack_from(data, at)
-        if kind == INT:
+        at = head & self._mask
+        if self._heads[2 * at] == _INTEGER:
+            value = self._integers[2 * at + 1]
+            if WEAK:
+                fence()
             words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + 1) & _POSITION)
             return value
-        moved = 0
+        data = self.data
+        moved, kind, _, _, _ = HEADER.unpack_from(data, at * UNIT)
         if kind == SKIP:
-            moved, at = units, 0
-        record, units = read(data, at)
+            at = 0
+        else:
+            moved = 0
+        record, units = read(data, at * UNIT)
         if WEAK:
             fence()
         words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved + units) & _POSITION)

@@ -225,7 +225,6 @@ class ProcessSemaphore(GatedHandle[_Turnstile], HeldInside):
     @classmethod
     def _new(cls, value: int, most: int, name: str | None) -> Self:
         turnstile = _Turnstile.create({FREE: value, CAPACITY: most})
-        turnstile.open(1, 1)
         return cls._made(turnstile, (name,))
 
     def acquire(self, units: int = 1, /) -> Op[None]:

@@ -5,8 +5,8 @@ of his process, who dies does not. So counts that are left over say that somebod
 
 Words of a slot:
 
-    PID, STARTED    the process, and when it was started (pids are used again); 0: the slot is free. For one that is
-                    about to be forked: COMING, and until when that is believed
+    PID, STARTED    the process, and when it was started (pids are used again); 0: the slot is free
+    UNTIL           of a process that is about to be forked, whose PID is COMING: until when that is believed
     OPEN            ends it has opened, also those that are on their way to another process; senders below, receivers
                     in the upper half. Written by that process only
     CLAIMED         those of them that have arrived, and are counted there
@@ -31,6 +31,7 @@ from .memory import Memory
 __all__ = ["Slots", "started"]
 
 PID, STARTED, OPEN, CLAIMED, INHERITED = range(5)
+UNTIL = 7
 _WORDS = 8
 MOST = (CAUSE - SLOTS) // (8 * _WORDS)
 _HALF = 32
@@ -80,7 +81,7 @@ class Slots:
         """A slot for a process that is about to be forked, with what it will inherit."""
         at = self._free()
         table = self._table
-        table[at + STARTED] = time.monotonic_ns() + _BELIEVED
+        table[at + UNTIL] = time.monotonic_ns() + _BELIEVED
         table[at + INHERITED] = senders + (receivers << _HALF)
         table[at + PID] = COMING
         return at
@@ -122,14 +123,10 @@ class Slots:
         return others[0]
 
     # ------------------------------------------------------------- by the process whose slot it is
-    def count(self, at: int, senders: int, receivers: int) -> None:
-        """So many more ends of this process are open."""
-        self._table[at + OPEN] += senders + (receivers << _HALF)
-        fence()
-
-    def disown(self, at: int, senders: int, receivers: int) -> None:
-        """So many of what was inherited do not matter any more: they are used, or closed, or not wanted."""
-        self._table[at + INHERITED] -= senders + (receivers << _HALF)
+    def write(self, at: int, senders: int, receivers: int, heirs: tuple[int, int]) -> None:
+        """What counts here, and what a fork has left and nobody has used. Can be repeated."""
+        self._table[at + OPEN] = senders + (receivers << _HALF)
+        self._table[at + INHERITED] = heirs[0] + (heirs[1] << _HALF)  # last: what is used now has been counted before
         fence()
 
     # ------------------------------------------------------------- by anybody
@@ -144,12 +141,21 @@ class Slots:
         return left & _LOW, left >> _HALF
 
     def total(self, inherited: bool = True) -> tuple[int, int]:
-        """Senders and receivers that count anywhere, those of the dead included; what the living have inherited too."""
+        """Senders and receivers that count anywhere, those of the dead included; what the living have inherited too.
+
+        An end that moves counts in its new slot first, then no more in the old one. Who passes the new one too early
+        and the old one too late would see neither, so those are looked at in one order and in the other.
+        """
+        slots = self._used()
+        there, back = self._sum(slots, inherited), self._sum(slots[::-1], inherited)
+        return max(there[0], back[0]), max(there[1], back[1])
+
+    def _sum(self, slots: range, inherited: bool) -> tuple[int, int]:
         senders = receivers = 0
-        for at in self._used():
+        for at in slots:
             if self._table[at + PID]:
+                left = self.inherited(at) if inherited else (0, 0)  # first: see `write`
                 more, others = self.of(at)
-                left = self.inherited(at) if inherited else (0, 0)
                 if any(left) and self.lives(at):
                     more += left[0]
                     others += left[1]
@@ -160,7 +166,7 @@ class Slots:
     def alive(self, sending: bool) -> bool:
         """Has any process that lives an end of this kind?"""
         for at in self._used():
-            here = self.of(at)[not sending] + self.inherited(at)[not sending] if self._table[at + PID] else 0
+            here = self.inherited(at)[not sending] + self.of(at)[not sending] if self._table[at + PID] else 0
             if here and self.lives(at):
                 return True
         return False
@@ -170,5 +176,5 @@ class Slots:
         pid: int = self._table[at + PID]
         since: int = self._table[at + STARTED]
         if pid == COMING:
-            return time.monotonic_ns() < since
+            return bool(time.monotonic_ns() < self._table[at + UNTIL])
         return pid == os.getpid() or started(pid) == since
