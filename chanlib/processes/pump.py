@@ -94,7 +94,7 @@ class Pumped:
         key, flight, _, _, address, secret, most, units = token
         pumped = cls._expecting(key)
         if pumped is None:
-            link = Link(_connection(address, secret))
+            link: Link | None = Link(_connection(address, secret))
             with _attaching:
                 pumped = cls._expecting(key)
                 if pumped is None:
