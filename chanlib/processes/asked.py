@@ -33,6 +33,7 @@ class PumpPort(Queued):
 
     __slots__ = ("_units", "capacity", "look_at", "received", "sent")
 
+    quick = None  # there is no short way
     encode = staticmethod(pack)
     decode = staticmethod(unpack)
     spins: ClassVar[bool] = False

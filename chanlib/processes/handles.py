@@ -16,6 +16,7 @@ from .._core.engine import Reentered
 from ..errors import HandleClosed
 from .handover import Token, arrive, depart
 from .inheritance import wanted
+from .pump import inherit_pumped
 from .shared import Shared, inherit_all
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def _after_fork_in_child() -> None:
         if handle._open:
             handle._inherited = True
     inherit_all()
+    inherit_pumped()
 
 
 def _started_by_multiprocessing(_: object) -> None:

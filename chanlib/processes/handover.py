@@ -103,7 +103,7 @@ def arrive(token: Token, kind: type[S]) -> tuple[S, int]:
     Raises if it cannot be had: OSError, HandoverError.
     """
     if issubclass(kind, Pumped):
-        return cast("tuple[S, int]", (Pumped.land(token), -1))
+        return cast("tuple[S, int]", Pumped.arrive(token))
     key, slot, sends, receives, way, where = token
     count = 1 + kind.sockets * (sends + receives)
     if way == "passed":

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from .handles import SharedHandle
 
-__all__ = ["Pumped"]
+__all__ = ["Pumped", "inherit_pumped"]
 
 _context: Any = importlib.import_module("multiprocessing.context")
 _attaching = threading.RLock()
@@ -59,7 +59,8 @@ class Pumped:
         self._size = most, units
         self.senders = self.receivers = 0  # handles of this process, changed under `_attaching`
         self.pid = os.getpid()
-        self.early: list[SharedHandle[Any]] = []  # closed in a forked process before it knew that it is one
+        self.early: list[SharedHandle[Any]] = []  # closed in a forked process before it was told what it has
+        self.expected = 0  # handles that have come, and do not count yet
         self._launched: list[tuple[weakref.ref[Any], dict[str, Any], int]] = []
 
     @property
@@ -85,26 +86,34 @@ class Pumped:
         return pumped
 
     @classmethod
-    def land(cls, token: tuple[Any, ...]) -> Pumped:
-        """What a handle leads to that has come here. OSError if it cannot be had."""
-        key, flight, sends, receives, address, secret, most, units = token
+    def arrive(cls, token: tuple[Any, ...]) -> tuple[Pumped, int]:
+        """What a handle leads to that has come here, and the number under which it is waited for.
+
+        OSError or HandoverError if it cannot be had.
+        """
+        key, flight, _, _, address, secret, most, units = token
+        pumped = cls._expecting(key)
+        if pumped is None:
+            link: Link | None = Link(_connection(address, secret))
+            with _attaching:
+                pumped = cls._expecting(key)
+                if pumped is None:
+                    pumped = known[key] = cls(key, Remote(most, units, link), most, units)
+                    pumped.expected = 1
+                    link = None
+            if link is not None:  # somebody was faster
+                link.end()
+        return pumped, flight
+
+    @classmethod
+    def _expecting(cls, key: bytes) -> Pumped | None:
+        """It is here, and will not leave before one more has come."""
         with _attaching:
-            pumped = known.get(key)
+            pumped: Pumped | None = known.get(key)
             if pumped is None or (isinstance(pumped.port, Remote) and pumped.port.lost):
-                port = Remote(most, units, Link(_connection(address, secret)))
-                pumped = known[key] = cls(key, port, most, units)
-            pumped._count(sends, receives)
-        arrived = pumped.port.tell("open", int(sends), int(receives), flight)
-        if not arrived:
-            pumped._count(-sends, -receives)
-            pumped._leave()
-            raise HandoverError(
-                "the process in which the channel of this handle is does not answer"
-                if arrived is None
-                else "this handle was claimed already, or has expired: a pickled handle stands for one clone, to be "
-                "unpickled once and soon; pickle it once for each process"
-            )
-        return pumped
+                return None
+            pumped.expected += 1
+            return pumped
 
     def depart(self, sends: bool, receives: bool) -> tuple[Any, ...]:
         """One more of each of these is on its way: what it is pickled to."""
@@ -159,37 +168,57 @@ class Pumped:
             self.receivers += receivers
 
     def open(self, handles: Sequence[SharedHandle[Any]], claimed_from: int | None = None) -> None:
-        """These count, and are open; those that have come here (`land`) have been counted."""
-        if claimed_from is None:
-            senders, receivers = sum(one._sends for one in handles), sum(one._receives for one in handles)
-            self._count(senders, receivers)
-            self.port.tell("open", senders, receivers, None)
-        for handle in handles:
-            handle._open = True
+        """These count, and are open; they have been waited for under that number, if one is given."""
+        senders, receivers = sum(one._sends for one in handles), sum(one._receives for one in handles)
+        self._count(senders, receivers)
+        arrived = opened = False
+        try:
+            arrived = self.port.tell("open", senders, receivers, claimed_from)
+            if claimed_from is None or arrived:
+                for one in handles:
+                    one._open = True
+                opened = True
+        finally:
+            with _attaching:
+                self.expected -= claimed_from is not None
+            if not opened:
+                self._count(-senders, -receivers)
+                self._leave()
+        if not opened:
+            raise HandoverError(
+                "the process in which the channel of this handle is does not answer"
+                if arrived is None
+                else "this handle was claimed already, or has expired: a pickled handle stands for one clone, to be "
+                "unpickled once and soon; pickle it once for each process"
+            )
 
     def close(self, handle: SharedHandle[Any], cause: BaseException | None) -> bool:
         """This one is closed. False: it was."""
-        if not handle._open:
-            return False
-        handle._open = False
-        senders, receivers, inherited = int(handle._sends), int(handle._receives), handle._inherited
-        forms = [] if cause is None or not senders or inherited else list(forms_of(cause))
-        self.port.tell("close", senders, receivers, inherited, forms)
-        self._count(-senders, -receivers)
+        forms = [] if cause is None or not handle._sends or handle._inherited else list(forms_of(cause))
+        with _attaching:
+            if not handle._open:
+                return False
+            handle._open = False
+        self.port.tell("close", int(handle._sends), int(handle._receives), handle._inherited, forms)
+        self._count(-handle._sends, -handle._receives)
         self._leave()
         return True
 
     def _leave(self) -> None:
         with _attaching:
-            if not self.senders and not self.receivers and isinstance(self.port, Remote):
-                if known.get(self.key) is self:
-                    del known[self.key]
-                self.port.leave()
+            if self.senders or self.receivers or self.expected or not isinstance(self.port, Remote):
+                return
+            if known.get(self.key) is self:
+                del known[self.key]
+        self.port.leave()
 
     def own(self, handle: SharedHandle[Any], wanted: bool) -> None:
         """A handle that was inherited is used from now on; or is not what this process is for."""
         if wanted:
-            handle._inherited = False
+            with _attaching:
+                if not handle._inherited or not handle._open:
+                    return
+                handle._inherited = False
         self.port.tell("use", int(handle._sends), int(handle._receives), wanted)
 
     # ------------------------------------------------------------- the end
@@ -241,6 +270,7 @@ class Pumped:
     def inherit(self, link: Link | None) -> None:
         """This is the process that was forked."""
         self._launched.clear()
+        self.expected = 0
         if isinstance(self.port, Hub):
             self.port.keeper = None
         sent, received = self.port.sent, self.port.received
@@ -310,7 +340,8 @@ def _after_fork_in_parent() -> None:
             expected.serve()
 
 
-def _after_fork_in_child() -> None:
+def inherit_pumped() -> None:
+    """In a process that has been forked, once its handles know."""
     global _attaching
     _attaching = threading.RLock()
     mine = {expected.pumped: expected.link for expected in _forking.get(get_ident(), ())}
@@ -321,4 +352,4 @@ def _after_fork_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
