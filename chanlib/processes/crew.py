@@ -165,7 +165,8 @@ class Driver:
         if how == READY:
             worker.ready = True
             worker.let_go()
-            self.begin()
+            if self.stopping is None:  # else it has begun a call already, which is to end
+                self.begin()
             return
         call, stopping = self.given.popleft(), self.stopping
         worker.answered += 1
