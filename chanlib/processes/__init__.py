@@ -3,6 +3,7 @@
 from chanlib.processes import open_process_channel
 """
 
+from .calls import WorkerFuture as WorkerFuture
 from .ends import ProcessChannel as ProcessChannel
 from .ends import ProcessReceiver as ProcessReceiver
 from .ends import ProcessSender as ProcessSender
@@ -12,9 +13,8 @@ from .futures import ProcessFuture as ProcessFuture
 from .futures import ProcessPromise as ProcessPromise
 from .futures import open_process_future as open_process_future
 from .leases import Lease as Lease
-from .pool import BrokenPool as BrokenPool
-from .pool import WorkerFuture as WorkerFuture
 from .pool import WorkerPool as WorkerPool
 from .semaphores import ProcessLock as ProcessLock
 from .semaphores import ProcessSemaphore as ProcessSemaphore
 from .semaphores import ProcessSemaphoreStatistics as ProcessSemaphoreStatistics
+from .works import BrokenPool as BrokenPool

@@ -10,11 +10,12 @@ from ..errors import Cancelled, ChannelClosed
 from ..scopes import CancelScope
 from .ends import ProcessReceiver, ProcessSender
 from .reports import pack_error
+from .worker import outside
 
-__all__ = ["DONE", "FAILED", "STOPPED", "serve"]
+__all__ = ["DONE", "FAILED", "READY", "STOPPED", "serve"]
 
-DONE, FAILED, STOPPED = range(3)
-"""How a call has ended; the second of what a worker says of it is the result, or the error."""
+DONE, FAILED, STOPPED, READY = range(4)
+"""How a call has ended; the second of what a worker says of it is the result, or the error. First it says READY."""
 
 
 def serve(
@@ -49,6 +50,7 @@ class _Worker:
         threading.Thread(target=self.listen, name="chanlib pool", daemon=True).start()
         if initializer is not None:
             initializer(*initargs)
+        self.results.send((READY, None)).sync()
         try:
             while True:
                 with self.guard:
@@ -84,7 +86,7 @@ class _Worker:
             with self.scope:
                 if self.stopped == self.number:
                     raise Cancelled("before it began")
-                outcome = fn(*args, **named)
+                outcome = _make(fn, args, named)
                 how = DONE
                 if isinstance(outcome, Coroutine):
                     outcome.close()
@@ -105,3 +107,11 @@ class _Worker:
         except Exception as error:
             error.add_note("the result of a call could not be pickled")
             self.results.send((FAILED, pack_error(error, __name__))).sync()
+
+
+def _make(fn: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Signals may raise in here, as if in `fn`: it may be a C function, which has no frame of its own."""
+    return fn(*args, **named)
+
+
+outside.add(_make.__code__)

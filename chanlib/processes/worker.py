@@ -39,7 +39,7 @@ from .freight import Freight, unload
 from .lines import CALL, CANCEL, CANCELLED, ERROR, RESULT, TERMINATE, Outbox, receive
 from .reports import pack_error, pack_result
 
-__all__ = ["Errand", "work"]
+__all__ = ["Errand", "outside", "work"]
 
 INSIST = 0.02  # seconds between two tries to be noticed
 ORPHAN = 10.0  # seconds: the longest grace where the parent is dead
@@ -236,13 +236,14 @@ async def _await(worker: _Worker, made: Any) -> Any:
     return await made
 
 
-_CALL = _call.__code__
+outside = {_call.__code__}
+"""Of functions that belong to what they call, although they are chanlib's."""
 
 
 def _is_outside(frame: FrameType | None) -> bool:
     """Is what runs there neither chanlib's nor done on behalf of it?"""
     while frame is not None:
-        if frame.f_code is _CALL:
+        if frame.f_code in outside:
             return True
         package = frame.f_globals.get("__name__", "").partition(".")[0]
         if package == "chanlib":
