@@ -40,7 +40,7 @@ class PortLeaf(QueuedLeaf[T_co]):
     def _seems_ready(self, port: Any) -> bool:
         raise NotImplementedError
 
-    def _finish(self, got: Any) -> Any:
+    def _finish(self, got: Any) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         return got
 
     def _hint(self, port: Any, /) -> bool:
@@ -137,10 +137,12 @@ class Send(_Sending[None]):
         return True
 
     def _now(self, port: Any, /) -> Any:
-        via, message = self._via, self._message
+        via = self._via
+        message: Any = self._message
         if message is None:
-            message = self._value
-            if type(message) is not int or via._serializer is not None or not SMALLEST <= message <= LARGEST:
+            value: Any = self._value
+            message = value
+            if type(value) is not int or via._serializer is not None or not SMALLEST <= value <= LARGEST:
                 self._hint(port)
                 message = self._message
         if (
