@@ -126,6 +126,8 @@ class Driver:
         """The first call begins about now, if the worker is there."""
         self.stopping = None
         self.until = math.inf
+        if self.given and self.unwanted(self.given[0]):  # it has begun before it could be taken back
+            self.attention.set()
         if self.given and self.worker is not None and self.worker.ready:
             limit = self.given[0].limit
             if limit is not None:
