@@ -126,6 +126,8 @@ class Driver:
         """The first call begins about now, if the worker is there."""
         self.stopping = None
         self.until = math.inf
+        if self.given and self.unwanted(self.given[0]):  # it has begun before it could be taken back
+            self.attention.set()
         if self.given and self.worker is not None and self.worker.ready:
             limit = self.given[0].limit
             if limit is not None:
@@ -305,7 +307,8 @@ class Worker:
         self.results = told[1]
         self.stops = stops[0]
         given = (calls[1], told[0], stops[1])
-        self.theirs: tuple[ProcessReceiver[Any] | ProcessSender[Any], ...] = given
+        self.back = calls[1]  # open here, too: descriptors that go with a call can be taken back only so
+        self.theirs: tuple[ProcessReceiver[Any] | ProcessSender[Any], ...] = given[1:]
         try:
             self.handle: TaskHandle[None] = group.start_process(
                 serve, *given, *hooks, name=f"worker of {name}", grace=grace, start_method=start_method
@@ -327,6 +330,7 @@ class Worker:
     def retire(self) -> None:
         """Let it end, in order; nobody waits for that but the group."""
         self.let_go()
+        self.back.close()
         self.calls.close()
         self.results.close()
         self.stops.close()

@@ -17,7 +17,7 @@ __all__ = ["recall"]
 def recall(sender: ProcessSender[Any]) -> int:
     """Take out all that is in the channel, without unpickling it; how many that were.
 
-    It works as well when the receivers are dead, and through an end that is closed, but not from several processes.
+    It works as well when the receivers of other processes are dead. One must be open here: descriptors come through it.
     """
     port = sender._channel.inbound
     number = 0

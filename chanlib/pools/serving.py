@@ -94,9 +94,10 @@ class _Worker:
         except SystemExit:
             raise
         except BaseException as error:
-            if isinstance(error, Cancelled) and not self.scope.cancel_called:  # the process is to end
+            if not isinstance(error, Cancelled):
+                how, outcome = FAILED, pack_error(error, __name__)
+            elif not self.scope.cancel_called:  # the process is to end
                 raise
-            how, outcome = FAILED, pack_error(error, __name__)
         self.say(how, outcome)
 
     def say(self, how: int, outcome: Any) -> None:
