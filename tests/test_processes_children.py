@@ -853,7 +853,10 @@ def test_sigterm_from_elsewhere_ends_it_as_cancelled(post: Post) -> None:
     run(body)
 
 
-@methods
+@pytest.mark.parametrize(
+    "method",
+    ["fork", pytest.param("forkserver", marks=pytest.mark.stress), pytest.param("spawn", marks=pytest.mark.stress)],
+)
 def test_it_can_be_cancelled_at_any_time(method: Any, backend: Any) -> None:
     if method == "fork" and not getattr(sys, "_is_gil_enabled", lambda: True)():
         pytest.skip("without a GIL os.fork itself may hang in the child, if other threads are busy (3.14.7)")

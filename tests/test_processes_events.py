@@ -343,6 +343,7 @@ def test_no_descriptor_is_left() -> None:
     settle_here(lambda: descriptors() <= before)
 
 
+@pytest.mark.stress
 @pytest.mark.timeout(120)
 def test_the_same_where_there_is_only_what_all_unixes_have() -> None:
     if os.environ.get("CHANLIB_PROCESSES"):

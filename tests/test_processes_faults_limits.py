@@ -239,6 +239,7 @@ def _limited(tell: Tell) -> None:
     tell(failed)
 
 
+@pytest.mark.stress
 def test_no_descriptor_is_free_and_nothing_is_lost() -> None:
     with forked(_limited) as child:
         failed = child.says()

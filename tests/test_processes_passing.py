@@ -585,6 +585,7 @@ SELECTION = (
 
 
 @pytest.mark.skipif(WANTED != "", reason="this is such a run")
+@pytest.mark.stress
 @pytest.mark.timeout(180)
 def test_without_what_only_linux_has() -> None:
     """A selection of these files again, with `CHANLIB_PROCESSES=posix`."""

@@ -64,7 +64,9 @@ SELECTIONS = {
 
 @pytest.mark.skipif(PUMP, reason="this is the other process")
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize(
+    "name", ["of the pump", "channel", *(pytest.param(name, marks=pytest.mark.stress) for name in ("ends", "passing"))]
+)
 def test_a_selection_of_the_tests_passes_through_a_pump(name: str) -> None:
     files, wanted = SELECTIONS[name]
     chosen = " and ".join(f"not {word}" for word in NOT_HERE)
