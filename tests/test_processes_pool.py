@@ -723,7 +723,7 @@ def test_a_fork_of_this_process_has_no_pool(make: Make) -> None:
     assert result(pool.submit(jobs.square, 4)) == 16
 
 
-def script(text: str, **options: Any) -> subprocess.Popen[bytes]:
+def script(text: str, **options: Any) -> Any:
     env = {**os.environ, "PYTHONPATH": HERE}
     command = [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore:.*fork:DeprecationWarning", "-c", text]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
