@@ -1,7 +1,7 @@
 """chanlib: one library for everything that waits in a Python program.
 
 Channels and other primitives, `select`, timers, and the task groups and cancel scopes that own what waits: one API over
-asyncio, trio and plain threads.
+asyncio, trio, plain threads and processes (`chanlib.processes`).
 """
 
 from ._core.engine import Op as Op

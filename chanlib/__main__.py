@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 DEMO = """\
 Hash every regular file below PATH and write what `sha256sum` would write, sorted by the bytes of
 the path, as `find PATH -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum` does. The work is
-done by one network of bounded channels whose stages live in asyncio, trio and plain threads.
+done by one network of bounded channels whose stages live in asyncio, trio and plain threads, and,
+with --processes, in processes.
 """
 
 DETAILS = """\
@@ -33,10 +34,14 @@ directly.
 Ctrl-C and SIGTERM end a run cleanly: no lines are written, FILE stays as it was, and the summary
 says how far it came. A second Ctrl-C does not wait for a read that hangs.
 
-Exit code: 0 all regular files were hashed; 1 some file or folder could not be read, or the lines
-could not be written; 2 bad usage, nothing was done; 130 Ctrl-C; 143 SIGTERM; 141 stdout was closed
-by its reader.
+With --processes a worker that is killed ends the run: no lines are written.
+
+Exit code: 0 all regular files were hashed; 1 some file or folder could not be read, the lines could
+not be written, or a worker was killed; 2 bad usage, nothing was done; 130 Ctrl-C; 143 SIGTERM; 141
+stdout was closed by its reader.
 """
+
+MOST = 64  # processes
 
 
 def about() -> str:
@@ -58,20 +63,38 @@ def parser() -> tuple[ArgumentParser, ArgumentParser]:
 
     top = argparse.ArgumentParser(
         "python -m chanlib",
-        description="Channels, select, events, futures and timers over asyncio, trio and threads.",
+        description="Channels, select, events, futures and timers over asyncio, trio, threads and processes.",
     )
     top.add_argument("--version", action="store_true", help="show what this is, and end")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
-        help="hash every file below a folder, through asyncio, trio and threads at once",
+        help="hash every file below a folder, through asyncio, trio, threads and processes at once",
         description=DEMO,
         epilog=DETAILS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument("path", metavar="PATH", help="a folder, or one regular file")
     demo.add_argument("--output", metavar="FILE", help="write the lines to FILE, not to stdout")
+    demo.add_argument(
+        "--processes",
+        metavar="N",
+        nargs="?",
+        type=count,
+        const=min(os.cpu_count() or 1, MOST),
+        default=0,
+        help="hash in N processes, as many as there are processors if N is left out, not in threads",
+    )
     return top, demo
+
+
+def count(text: str) -> int:
+    """How many processes."""
+    from argparse import ArgumentTypeError
+
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST):
+        raise ArgumentTypeError(f"N must be a number from 1 to {MOST}, not {text!r} (without N, PATH comes first)")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     file = None if chosen.output is None else os.fsencode(chosen.output)
     try:
-        return run(os.fsencode(chosen.path), file)
+        return run(os.fsencode(chosen.path), file, chosen.processes)
     except BadUsage as error:
         demo.error(str(error))
 

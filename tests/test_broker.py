@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 from census import Census
-from until import until_here
+from worlds import settle_here as until_here
 
 from chanlib.processes import broker, offers
 from chanlib.processes.broker import HandoverError, Offer, claim, offer, withdraw

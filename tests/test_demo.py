@@ -28,11 +28,12 @@ from chanlib import CancelScope, Channel, Event, TaskGroup, move_on_after
 from chanlib.__main__ import main
 from chanlib._core.threads import idle_threads
 from chanlib.demo import network
-from chanlib.demo.hashing import Tally, hash_files
+from chanlib.demo.hashing import Found, Tally, hash_files, hash_in_process
 from chanlib.demo.lines import line, record
 from chanlib.demo.output import Stream, open_output
 from chanlib.demo.progress import PlainLines
 from chanlib.demo.skipped import Findings, Kind, Skipped, printable
+from chanlib.processes import open_process_channel
 
 # Warnings are errors in the child too: an operation that was never performed would show.
 PYTHON = [sys.executable, "-W", "error"]
@@ -544,6 +545,11 @@ def test_without_arguments_it_says_version_engine_and_usage(
         ([".", "--output", "fifo"], "--output"),
         (["file", "--output", "same"], "--output"),
         ([".", "--nonsense"], "--nonsense"),
+        ([".", "--processes", "0"], "--processes"),
+        ([".", "--processes", "-1"], "--processes"),
+        ([".", "--processes", "65"], "--processes"),
+        ([".", "--processes", "two"], "--processes"),
+        (["--processes", "."], "PATH comes first"),
     ],
 )
 def test_bad_usage_names_the_argument_and_does_nothing(
@@ -722,6 +728,84 @@ def test_a_signal_at_any_moment_ends_it_cleanly(awkward: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_signal_at_any_moment_ends_it_cleanly_many_times(awkward: Path) -> None:
     interrupt_at_random_moments(awkward, 60)
+
+
+# ------------------------------------------------------------------- in processes
+def outcome(report: bytes) -> list[bytes]:
+    """What is said at the end, but for what differs between any two runs."""
+    lines = report.splitlines()
+    return [text for text in lines[lines.index(b"left out:") :] if not text.startswith((b"seconds", b"busiest"))]
+
+
+def until_hashing(child: subprocess.Popen[bytes]) -> None:
+    while (spoken := said(child).readline()).startswith(b"walk"):
+        if b"hash 0 files" not in spoken:
+            return
+    raise AssertionError(spoken)
+
+
+def workers(child: subprocess.Popen[bytes]) -> list[int]:
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == child.pid and b"spawn_main" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+        except OSError:
+            pass  # it has just ended
+    return found
+
+
+@pytest.mark.parametrize("words", [["--processes"], ["--processes", "1"], ["--processes=3"]])
+def test_in_processes_it_does_what_it_does_in_threads(
+    awkward: Path, words: list[str], demo_here: Callable[..., Ended]
+) -> None:
+    expected = demo_here(awkward)
+    done = demo(awkward, *words)
+    assert done.stdout == expected.stdout
+    assert outcome(done.stderr) == outcome(expected.stderr)
+    assert done.returncode == 0
+
+
+def test_what_a_process_finds_comes_back_as_values(tmp_path: Path) -> None:
+    file, gone = os.fsencode(tmp_path / "file"), os.fsencode(tmp_path / "gone")
+    (tmp_path / "file").write_bytes(b"x" * 2_000_000)
+    paths = Channel[bytes](2)
+    paths.send_all([file, gone]).sync()
+    paths.close()
+    sender, receiver = open_process_channel[Found](99)
+    with receiver:
+        hash_in_process(paths, sender, ())
+        found = list(receiver)
+    assert sum(item for item in found if isinstance(item, int)) == 2_000_000
+    assert [item for item in found if isinstance(item, bytes)] == hash_alone(file)[0]
+    assert [item for item in found if isinstance(item, Skipped)] == hash_alone(gone)[1]
+
+
+def test_an_interrupt_from_the_terminal_leaves_no_process(huge: Path) -> None:
+    (huge / "out").write_text("old")
+    with running(*DEMO, huge, "--processes", 2, "--output", huge / "out", start_new_session=True) as child:
+        until_hashing(child)
+        os.killpg(child.pid, signal.SIGINT)
+        report = said(child).read()  # its end is the end of all who could write there
+        assert child.wait(NET) == 130
+    assert f"interrupted by SIGINT; {huge}/out is as it was".encode() in report
+    assert b"Traceback" not in report
+    assert (huge / "out").read_text() == "old"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="there is no /proc to find the workers in")
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_worker_that_is_killed_ends_the_run(huge: Path, processes: int) -> None:
+    (huge / "out").write_text("old")
+    with running(*DEMO, huge, "--processes", processes, "--output", huge / "out") as child:
+        until_hashing(child)
+        os.kill(random.choice(workers(child)), signal.SIGKILL)
+        report = said(child).read()
+        assert child.wait(NET) == 1
+    assert f" was killed by SIGKILL; {huge}/out is as it was".encode() in report.splitlines()[-1]
+    assert b"Traceback" not in report
+    assert (huge / "out").read_text() == "old"
 
 
 # ------------------------------------------------------------------- stages

@@ -1096,6 +1096,75 @@ def test_an_interrupt_from_the_terminal_is_the_parents_affair(backend: str, meth
         assert job not in err
 
 
+EARLY = """
+import signal, time
+from chanlib import TaskGroup
+
+if __name__ != "__main__":  # in the process, before anything of ours has run there
+    print("early", flush=True)
+    time.sleep(0.5)
+else:
+    signal.signal(signal.SIGINT, lambda *_: None)  # a program that has Ctrl-C for itself
+    with TaskGroup() as group:
+        group.start_process(time.sleep, 0, start_method={method!r})
+    print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(
+            "forkserver",
+            marks=pytest.mark.xfail(
+                strict=True, reason="a process of a fork server feels Ctrl-C until it has settled, as does the server"
+            ),
+        ),
+        "spawn",
+    ],
+)
+def test_an_interrupt_from_the_terminal_does_not_hit_a_process_that_is_about_to_begin(
+    method: str, tmp_path: Path
+) -> None:
+    program = Program(tmp_path, EARLY.format(method=method), "-W", "error")
+    assert program.lines(1) == ["early"]
+    os.killpg(program.process.pid, signal.SIGINT)
+    out, err = program.end()
+    assert (program.process.returncode, out, err) == (0, "ended\n", "")
+
+
+UNUSED = """
+import os, time
+from chanlib import TaskGroup
+from chanlib.processes import open_process_channel
+
+class Slow:
+    def __reduce__(self):
+        return arrive, ()
+
+def arrive():
+    open(__file__ + ".arriving", "x").close()
+    time.sleep(0.5)
+
+def child(tx, slow):
+    with tx:
+        pass
+
+if __name__ == "__main__":
+    tx, rx = open_process_channel(1)
+    with rx, TaskGroup() as group:
+        group.start_process(child, tx, Slow(), start_method="spawn")
+        tx.close()
+        while not os.path.exists(__file__ + ".arriving"):
+            time.sleep(0.01)
+        group.cancel()
+"""
+
+
+def test_one_that_is_cancelled_before_it_begins_drops_no_argument(tmp_path: Path) -> None:
+    assert Program(tmp_path, UNUSED, "-W", "error").end() == ("", "")
+
+
 def test_a_parent_that_is_terminated_takes_its_processes_along(tmp_path: Path) -> None:
     program = Program(tmp_path, CROWD.format(backend="asyncio", method="fork"))
     pids = [int(line) for line in program.lines(6)]

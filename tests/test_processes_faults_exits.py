@@ -59,7 +59,6 @@ def test_a_program_ends_without_a_word(how: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
 
 
-SPAWN = pytest.mark.xfail(strict=True, reason="two ends of one channel cannot be passed to a process that is spawned")
 WORKER_ENDS = {
     "returns": ("pass", 0, "BrokenChannel"),
     "closes": ("tx.close()", 0, "EndOfChannel"),
@@ -70,7 +69,7 @@ WORKER_ENDS = {
 }
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=SPAWN)])
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 @pytest.mark.parametrize("how", WORKER_ENDS)
 def test_how_a_worker_ends_is_how_the_stream_ends(how: str, method: str, tmp_path: Path) -> None:
     """A worker that has not said that it is done has not finished the stream."""

@@ -743,9 +743,7 @@ def test_a_handle_of_the_channel_itself_that_nobody_receives() -> None:
     rx.close()
 
 
-@pytest.mark.parametrize(
-    "count", [300, 80]
-)
+@pytest.mark.parametrize("count", [300, 80])
 def test_more_handles_in_one_message_than_it_can_carry(count: int) -> None:
     tx, rx = open_process_channel(2)
     a, b = open_process_channel(2)

@@ -1,4 +1,4 @@
-"""The demo: one network of channels, its stages in asyncio, trio and plain threads.
+"""The demo: one network of channels, its stages in asyncio, trio, plain threads and, if asked for, processes.
 
                  folders                                      skipped
         walk  ------------->  list          walk, hash  ------------------+
@@ -13,4 +13,7 @@ ends when what it receives from ends, and then closes what it sends to.
 
 One `TaskGroup` owns all stages: the threads, and those with a loop in one. If one fails, or at
 Ctrl-C, it cancels them: whatever a stage waits in raises, and it ends without having closed anything.
+
+With `--processes` the stage `hash` is made of worker processes: `paths` is a channel between processes, on which all
+of them draw, and by another one they give what they have found to the thread that has started them.
 """

@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, cast
 
-from .. import CancelScope, EndOfChannel, TaskCancelled, TaskGroup, every, select
+from .. import CancelScope, EndOfChannel, TaskCancelled, TaskGroup, WorkerDied, every, select
 from .interrupts import Interrupts
 from .output import NotWritten, Output, open_output
 from .skipped import printable
@@ -26,10 +26,15 @@ class BadUsage(Exception):
     """The arguments do not make a run; nothing has been done."""
 
 
-def run(path: bytes, file: bytes | None) -> int:
-    """Hash below `path`; the lines go to `file`, or to stdout. The result is the exit code."""
+def run(path: bytes, file: bytes | None, processes: int) -> int:
+    """Hash below `path`, in so many `processes` (0: in threads); the lines go to `file`, or to stdout.
+
+    The result is the exit code.
+    """
     with Interrupts() as interrupts:
         is_folder = _check_path(path)
+        if processes and os.name != "posix":
+            raise BadUsage("argument --processes: not on this system, which is no POSIX system")
         try:
             from .network import Network
         except ImportError as error:
@@ -41,11 +46,11 @@ def run(path: bytes, file: bytes | None) -> int:
         output = _open(path, file)
         interrupts.on_abandon(output.discard)
         try:
-            network = Network(path, is_folder, output)
+            network = Network(path, is_folder, output, processes)
             started = time.monotonic()
-            progress = _perform(network, interrupts)
+            progress, failure = _perform(network, interrupts)
             seconds = time.monotonic() - started
-            return _conclude(network, output, interrupts, progress, seconds)
+            return _conclude(network, output, interrupts, progress, failure, seconds)
         finally:
             output.discard()
 
@@ -77,7 +82,7 @@ def _open(path: bytes, file: bytes | None) -> Output:
         raise BadUsage(f"{name} cannot be written to: {error.strerror}") from error
 
 
-def _perform(network: Network, interrupts: Interrupts) -> Progress:
+def _perform(network: Network, interrupts: Interrupts) -> tuple[Progress, NotWritten | WorkerDied | None]:
     """Run `network` to its end. The group owns every stage, and an interrupt cancels it."""
     from .progress import choose_progress
 
@@ -88,10 +93,12 @@ def _perform(network: Network, interrupts: Interrupts) -> Progress:
         with TaskGroup(name="demo") as group, CancelScope(shield=True):
             _watch(group, network, interrupts, progress)
     except BaseExceptionGroup as errors:
-        error = _first(errors)
-        if not isinstance(error, NotWritten):
+        # Who talks to a process that has died fails as well: its death is the reason.
+        error = _first(errors.subgroup(WorkerDied) or errors)
+        if not isinstance(error, NotWritten | WorkerDied):
             raise error from None
-    return progress
+        return progress, error
+    return progress, None
 
 
 def _first(error: BaseException) -> BaseException:
@@ -127,19 +134,27 @@ def _watch(group: TaskGroup, network: Network, interrupts: Interrupts, progress:
         raise
 
 
-def _conclude(network: Network, output: Output, interrupts: Interrupts, progress: Progress, seconds: float) -> int:
+def _conclude(
+    network: Network,
+    output: Output,
+    interrupts: Interrupts,
+    progress: Progress,
+    failure: NotWritten | WorkerDied | None,
+    seconds: float,
+) -> int:
     """Say how it ended."""
     from .progress import in_bytes, say
 
     findings = network.findings()
     code = FAILED if findings.failed else OK
-    try:
-        ended = f"complete: {network.write.sync():,} lines in {output.name}"
-    except TaskCancelled:
-        ended = f"{interrupts}; {output.kept()}"
-    except NotWritten as error:
-        code = error.exit_code
-        ended = f"{error}; {output.kept()}"
+    if failure is not None:
+        code = failure.exit_code if isinstance(failure, NotWritten) else FAILED
+        ended = f"{failure}; {output.kept()}"
+    else:
+        try:
+            ended = f"complete: {network.write.sync():,} lines in {output.name}"
+        except TaskCancelled:
+            ended = f"{interrupts}; {output.kept()}"
     if findings.counts:
         say("left out:")
         for text in findings.report():

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio as trio  # `collect` needs it: not to fail half way
 
 from .. import Channel, ChannelStatistics, Event, TaskGroup, TaskHandle
 from .collect import collect
-from .hashing import Tally, hash_files
+from .hashing import Found, Tally, hash_files, hash_in_process
 from .lines import line
 from .output import Output
 from .skipped import Findings, Skipped
 from .walk import Listing, list_folders, walk
+
+if TYPE_CHECKING:
+    from ..processes import ProcessChannel
 
 __all__ = ["Network", "Snapshot", "StageCount"]
 
@@ -36,7 +39,7 @@ class Snapshot(NamedTuple):
 
 
 class Network:
-    """Hashes the files below `root`, or `root` itself, to `output`.
+    """Hashes the files below `root`, or `root` itself, to `output`, in so many `processes`; 0: in threads.
 
     The `write` stage waits for `may_write`: lines and live counts must not meet on one terminal.
     """
@@ -45,10 +48,16 @@ class Network:
     write: TaskHandle[int]
     """How many lines were written."""
 
-    def __init__(self, root: bytes, is_folder: bool, output: Output) -> None:
+    def __init__(self, root: bytes, is_folder: bool, output: Output, processes: int = 0) -> None:
         self.folders = Channel[bytes](1, name="folders")
         self.listings = Channel[Listing](8, name="listings")
-        self.paths = Channel[bytes](256, name="paths")
+        self.paths: Channel[bytes] | ProcessChannel[bytes]
+        if processes:
+            from ..processes import ProcessChannel
+
+            self.paths = ProcessChannel(256, name="paths")
+        else:
+            self.paths = Channel(256, name="paths")
         self.hashed = Channel[bytes](256, name="hashed")
         self.skipped = Channel[Skipped](256, name="skipped")
         self.lines = Channel[bytes](256, name="lines")
@@ -57,14 +66,16 @@ class Network:
         self._is_folder = is_folder
         self._output = output
         self._findings = Findings()
-        self._tallies = [Tally() for _ in range(HASHERS)]
+        self._processes = processes
+        self._hashers = f"{processes} process{'es' * (processes > 1)}" if processes else f"{HASHERS} threads"
+        self._tallies = [Tally() for _ in range(1 if processes else HASHERS)]
 
     def start(self, group: TaskGroup) -> None:
         """Start the stages, in `group`."""
-        paths, skipped, lines = self.paths.sender(), self.skipped.sender(), self.lines.sender()
+        paths, skipped, lines = self.paths, self.skipped.sender(), self.lines.sender()
         group.start_thread(list_folders, self.folders, self.listings, name="list")
         group.start_async(walk, self._root, self._is_folder, self.folders, self.listings, paths, skipped, name="walk")
-        group.start_thread(self._hash, name="hash")
+        group.start_thread(self._hash_in_processes if self._processes else self._hash, name="hash")
         self.collect = group.start_async(
             collect, self.hashed, self.skipped, lines, self._findings, backend="trio", name="collect"
         )
@@ -79,6 +90,36 @@ class Network:
                     *(self.paths, self.hashed, self.skipped, self._output.identities, tally),
                     name=f"hash-{n}",
                 )
+        self.hashed.close()
+        self.skipped.close()
+
+    def _hash_in_processes(self) -> None:
+        """Start the processes, and pass on what they find. If one of them dies, their group fails.
+
+        They are spawned: a fork server would feel a Ctrl-C that comes from the terminal while it starts.
+        """
+        from ..processes import open_process_channel
+
+        (tally,) = self._tallies
+        sender, found = open_process_channel[Found](256, name="found")
+        with found, TaskGroup(name="hash") as group:
+            with sender:  # each of them gets a sender of its own
+                for n in range(self._processes):
+                    group.start_process(
+                        hash_in_process,
+                        *(self.paths, sender, self._output.identities),
+                        name=f"worker {n + 1}",
+                        start_method="spawn",
+                    )
+            for item in found:
+                match item:
+                    case bytes():
+                        self.hashed.send(item).sync()
+                        tally.files += 1
+                    case Skipped():
+                        self.skipped.send(item).sync()
+                    case _:
+                        tally.read(item)
         self.hashed.close()
         self.skipped.close()
 
@@ -99,27 +140,30 @@ class Network:
         files = sum(tally.files for tally in self._tallies)
         read = sum(tally.bytes for tally in self._tallies)
 
-        def stage(name: str, world: str, done: str, *gives: Channel[Any]) -> StageCount:
-            return StageCount(name, world, done, [(str(channel.name), channel.statistics()) for channel in gives])
+        def stage(name: str, world: str, done: str, *gives: str) -> StageCount:
+            return StageCount(name, world, done, [(channel, getattr(self, channel).statistics()) for channel in gives])
 
         return Snapshot(
             files,
             read,
             [
-                stage("walk", "asyncio", f"{self.paths.statistics().sent:,} found", self.folders, self.paths),
-                stage("list", "thread", f"{self.folders.statistics().received:,} folders", self.listings),
+                stage("walk", "asyncio", f"{self.paths.statistics().sent:,} found", "folders", "paths"),
+                stage("list", "thread", f"{self.folders.statistics().received:,} folders", "listings"),
                 stage(
-                    *("hash", f"{HASHERS} threads", f"{files:,} files, {read / 1e6:,.1f} MB"),
-                    *(self.hashed, self.skipped),
+                    *("hash", self._hashers, f"{files:,} files, {read / 1e6:,.1f} MB"),
+                    *("hashed", "skipped"),
                 ),
-                stage("collect", "trio", f"{self.hashed.statistics().received:,} digests", self.lines),
+                stage("collect", "trio", f"{self.hashed.statistics().received:,} digests", "lines"),
                 stage("write", "thread", f"{self.lines.statistics().received:,} lines"),
             ],
         )
 
     def busiest(self) -> str:
-        """The channel with the most sent; of several, the one that was fuller at its peak."""
+        """The channel with the most sent; of several, the one that was fuller at its peak.
+
+        Of one between processes the peak is not known.
+        """
         channels = (self.folders, self.listings, self.paths, self.hashed, self.skipped, self.lines)
-        statistics = [(channel.name, channel.statistics()) for channel in channels]
+        statistics = [(channel.name, channel.statistics()) for channel in channels if isinstance(channel, Channel)]
         name, most = max(statistics, key=lambda item: (item[1].sent, item[1].peak / item[1].capacity))
         return f"{name}: {most.sent:,} sent, peak {most.peak} of {most.capacity}"

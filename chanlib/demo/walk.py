@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import stat
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from .. import ReceiveSide, SendSide, SendView, select
+from .. import Channel, ReceiveSide, SendSide, SendView, select
 from .skipped import Kind, Skipped
+
+if TYPE_CHECKING:
+    from ..processes import ProcessChannel
 
 __all__ = ["Listing", "list_folders", "walk"]
 
@@ -33,7 +36,7 @@ async def walk(
     is_folder: bool,
     folders: SendSide[bytes],
     listings: ReceiveSide[Listing],
-    paths: SendView[bytes],
+    paths: Channel[bytes] | ProcessChannel[bytes],
     skipped: SendView[Skipped],
 ) -> None:
     """Send the path of every regular file below `root` to `paths`; then close `folders` and `paths`."""

@@ -1,6 +1,6 @@
 """Descriptors that travel with a message.
 
-While a message is pickled, handles inside it leave their descriptors with its courier; so does the memory of a message
+While a message is pickled, handles inside it leave their descriptors for its courier; so does the memory of a message
 that is too long. They go through a socket of the channel, numbered as the record is: the kernel keeps them on the way,
 also if the sender dies, and closes them if nobody ever takes them.
 """
@@ -20,7 +20,7 @@ from .layout import PAIR
 if TYPE_CHECKING:
     from .memory import Memory
 
-__all__ = ["Courier", "Flight", "carried", "fetch", "here"]
+__all__ = ["Courier", "Flight", "board", "carried", "fetch", "here"]
 
 MOST = 250  # descriptors in one message; the kernel's limit is 253
 
@@ -40,20 +40,11 @@ class Flight(Protocol):
 class Courier:
     __slots__ = ("count", "departed", "flights", "memory")
 
-    def __init__(self) -> None:
-        self.count = 0
+    def __init__(self, flights: list[Flight]) -> None:
+        self.count = _count(flights)
         self.departed = False
         self.memory: Memory | None = None
-        self.flights: list[Flight] = []
-
-    def board(self, flight: Flight) -> int:
-        """The number of its first descriptor."""
-        first = self.count
-        if first + len(flight.fds) >= MOST:
-            raise ValueError(f"one message can carry {MOST} descriptors, and this has more")
-        self.flights.append(flight)
-        self.count += len(flight.fds)
-        return first
+        self.flights = flights
 
     def take_aboard(self, memory: Memory) -> None:
         self.memory = memory
@@ -115,8 +106,21 @@ def fetch(number: int, through: socket.socket) -> list[int]:
             os.close(fd)
 
 
+def board(flights: list[Flight], flight: Flight) -> int:
+    """One more that is to go with a message; the number of its first descriptor."""
+    first = _count(flights)
+    if first + len(flight.fds) >= MOST:
+        raise ValueError(f"one message can carry {MOST} descriptors, and this has more")
+    flights.append(flight)
+    return first
+
+
+def _count(flights: list[Flight]) -> int:
+    return sum(len(flight.fds) for flight in flights)
+
+
 class _Here(threading.local):
-    courier: Courier | None = None  # of the message that this thread pickles
+    flights: list[Flight] | None = None  # of the message that this thread pickles
     fds: list[int] | None = None  # that came with the one it unpickles
 
 

@@ -23,7 +23,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast
 
 from typing_extensions import TypeVar
 
@@ -35,12 +35,13 @@ from ..errors import BrokenChannel, ChannelEmpty, EndOfChannel, HandleClosed
 from ..iterating import Received
 from ..sending import SendAll
 from .conduit import Conduit
+from .features import SHARED
 from .handles import SharedHandle
-from .layout import ENDED
 from .leases import Lease, ReceiveView
 from .messages import Serializer
 from .operations import Closed, Receive, ReceiveSome, Send, SendSome
 from .ports import CANCELLED, CLOSED, Port
+from .pump import Pumped
 from .ring import MOST
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ T_co = TypeVar("T_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
 _LEAST_BYTES, _MOST_BYTES = 512, 1 << 34
+_KIND: type[Conduit] = Conduit if SHARED else cast("type[Conduit]", Pumped)
+"""What handles lead to. The two answer the same calls."""
 
 
 def _conduit(capacity: Any, buffer_bytes: Any, serializer: Any, name: Any) -> Conduit:
@@ -77,7 +80,7 @@ def _conduit(capacity: Any, buffer_bytes: Any, serializer: Any, name: Any) -> Co
         raise TypeError(f"serializer must have the functions dumps and loads, as pickle has, not {serializer!r}")
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name must be a string or None, not {name!r}")
-    return Conduit.create(0 if capacity == math.inf else capacity, buffer_bytes)
+    return _KIND.create(0 if capacity == math.inf else capacity, buffer_bytes)
 
 
 class open_process_channel(tuple["ProcessSender[Item]", "ProcessReceiver[Item]"]):
@@ -119,7 +122,7 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
 
     __slots__ = ("_cause", "_serializer", "_spill")
 
-    _kind = Conduit
+    _kind = _KIND
     _serializer: Serializer | None
     _spill: bool
     _cause: BaseException | None
@@ -136,8 +139,8 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
         return serializer, self._spill, self._name
 
     # ------------------------------------------------------------- for the operations
-    def _nobody(self, port: Port) -> bool | None:
-        return port.nobody(self._channel.slots)
+    def _nobody(self, port: Port, sending: bool) -> bool | None:
+        return port.nobody(self._channel.slots, sending)
 
     def _cause_of_end(self) -> BaseException | None:
         return self._channel.cause()
@@ -169,7 +172,7 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
     @property
     def is_closed(self) -> bool:
         """Whether this end is closed, or the channel as a whole."""
-        return not self._open or bool(self._channel.words[ENDED])
+        return not self._open or bool(self._channel.ended())
 
     def wait_closed(self) -> Op[None]:
         """Wait until the channel is closed, or this end is. Felt within 0.2 s if another process does it."""
@@ -183,21 +186,7 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
 
     def statistics(self) -> ChannelStatistics:
         """A snapshot. `sent`, `received` and those who wait are of this process; ends count in all processes."""
-        conduit = self._channel
-        senders, receivers = conduit.slots.total()
-        inside = len(conduit.ring)
-        return ChannelStatistics(
-            capacity=conduit.ring.capacity,
-            buffered=inside,
-            waiting_senders=conduit.outbound._waiting(),
-            waiting_receivers=conduit.inbound._waiting(),
-            senders=senders,
-            receivers=receivers,
-            sent=conduit.outbound.count,
-            received=conduit.inbound.count,
-            dropped=0,
-            peak=inside,
-        )
+        return self._channel.statistics()
 
     def __len__(self) -> int:
         return len(self._channel.ring)
@@ -327,8 +316,7 @@ class _ReceivesFrom(Handle, Received[T_co]):
         except (ChannelEmpty, EndOfChannel, BrokenChannel):
             return []
 
-    def __op__(self) -> Op[T_co]:
-        return self.receive()
+    __op__ = receive
 
     async def __anext__(self) -> T_co:
         try:

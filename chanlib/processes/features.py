@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import socket
 from typing import Any
 
-__all__ = ["ABSTRACT", "ANONYMOUS", "ROBUST", "SHARED", "WANTED", "libc"]
+__all__ = ["ABSTRACT", "ANONYMOUS", "ROBUST", "SHARED", "WANTED", "fcntl", "libc"]
 
 WANTED = os.environ.get("CHANLIB_PROCESSES", "")
 if WANTED not in ("", "posix", "pump"):
@@ -29,6 +30,15 @@ def _robust() -> Any:
     return library
 
 
+def _locks_of_files() -> Any:
+    """The module of that name, where there is one."""
+    try:
+        return importlib.import_module("fcntl")
+    except ImportError:
+        return None
+
+
+fcntl = _locks_of_files()
 libc: Any = _robust() if WANTED == "" else None
 
 ANONYMOUS = WANTED == "" and hasattr(os, "memfd_create")
@@ -37,5 +47,5 @@ ROBUST = libc is not None
 """Locks in shared memory whose next owner learns that the last one died."""
 ABSTRACT = WANTED == "" and os.path.exists("/proc/self/fd") and hasattr(socket, "SO_PEERCRED")
 """Sockets whose name is in no folder, and that tell who is at the other end."""
-SHARED = WANTED != "pump" and hasattr(os, "fork") and hasattr(socket, "send_fds")
+SHARED = WANTED != "pump" and fcntl is not None and hasattr(os, "fork") and hasattr(socket, "send_fds")
 """Memory, descriptors and locks that processes can share at all."""

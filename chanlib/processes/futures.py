@@ -114,7 +114,7 @@ class _Box(Gated):
 
     def broken(self) -> bool:
         """Is it promised by nobody any more? Looked at now and then, and when the kernel says so."""
-        return bool(self.words[PROMISED]) and self.inbound.nobody(self.slots) is not False
+        return bool(self.words[PROMISED]) and self.inbound.nobody(self.slots, False) is not False
 
 
 class ProcessFuture(GatedHandle[_Box], Generic[T]):

@@ -21,12 +21,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .._core.engine import Reentered
-from .conduit import Shared
 from .handles import SharedHandle
 from .layout import DATA, MAGIC, MUTEXES, PAGE, RECEIVERS_ARMED, WORDS_END
 from .mutexes import patiently
 from .operations import PortLeaf
 from .ports import Port
+from .shared import Shared
 
 if TYPE_CHECKING:
     from typing import Self

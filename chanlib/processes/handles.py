@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
 from .._core.engine import Reentered
 from ..errors import HandleClosed
-from .conduit import Shared, inherit_all
 from .handover import Token, arrive, depart
 from .inheritance import wanted
+from .pump import inherit_pumped
+from .shared import Shared, inherit_all
 
 if TYPE_CHECKING:
     from typing import Self
@@ -42,7 +43,11 @@ class SharedHandle(Generic[S]):
     @classmethod
     def _made(cls, conduit: S, options: tuple[Any, ...], claimed_from: int | None = None) -> Self:
         self = cls._shut_one(conduit, options)
-        conduit.open([self], claimed_from)
+        try:
+            conduit.open([self], claimed_from)
+        except BaseException:  # an interrupt, perhaps right behind it
+            self._let_go()
+            raise
         return self
 
     @classmethod
@@ -130,6 +135,7 @@ def _after_fork_in_child() -> None:
         if handle._open:
             handle._inherited = True
     inherit_all()
+    inherit_pumped()
 
 
 def _started_by_multiprocessing(_: object) -> None:

@@ -15,12 +15,13 @@ import weakref
 from collections.abc import Sequence
 from functools import partial
 from multiprocessing import reduction
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .bells import close_all
 from .broker import Offer, claim, offer
-from .conduit import Shared
-from .courier import here
+from .courier import board, here
+from .pump import Pumped
+from .shared import Passage, Shared
 
 __all__ = ["Token", "arrive", "depart"]
 
@@ -47,12 +48,16 @@ class _Aboard:
         self._turn_back()
 
 
-def depart(conduit: Shared, sends: bool, receives: bool) -> Token:
-    slot = conduit.fly(sends, receives)
+def depart(conduit: Shared | Pumped, sends: bool, receives: bool) -> Token:
+    if isinstance(conduit, Pumped):
+        return conduit.depart(sends, receives)
+    passage = Passage(sends, receives)
     try:
+        slot = conduit.fly(passage)
         way = _way(conduit, sends, receives)
     except BaseException:
-        conduit.turn_back(sends, receives)
+        if passage.counted:
+            conduit.turn_back(sends, receives)
         raise
     return (conduit.key, slot, sends, receives, *way)
 
@@ -63,10 +68,10 @@ def _way(conduit: Shared, sends: bool, receives: bool) -> tuple[str, Any]:
         passed = [_passed(popen, fd) for fd in conduit.fds(sends, receives)]
         weakref.finalize(popen, _spawned, popen.__dict__, conduit, sends, receives)
         return "passed", passed
-    if here.courier is not None:
+    if here.flights is not None:
         flight = _Aboard(conduit, sends, receives)
         try:
-            return "aboard", here.courier.board(flight)
+            return "aboard", board(here.flights, flight)
         except BaseException:
             flight.arrived()
             raise
@@ -97,6 +102,8 @@ def arrive(token: Token, kind: type[S]) -> tuple[S, int]:
 
     Raises if it cannot be had: OSError, HandoverError.
     """
+    if issubclass(kind, Pumped):
+        return cast("tuple[S, int]", Pumped.arrive(token))
     key, slot, sends, receives, way, where = token
     count = 1 + kind.sockets * (sends + receives)
     if way == "passed":

@@ -18,6 +18,7 @@ from .._core.engine import Reentered
 from .layout import BYTEARRAY, BYTES, VIEW
 from .messages import Record, decode
 from .operations import Receiving
+from .parcels import Parcel
 
 if TYPE_CHECKING:
     from .ends import Handle
@@ -98,7 +99,10 @@ class ReceiveView(Receiving[Lease]):
     def _finish(self, got: Any) -> Lease:
         port = self._port
         if type(got) is not Record or got.copied:  # it has been taken out
-            return Lease(decode(got, self._via._serializer))
+            value = port.decode(got, self._via._serializer)
+            if type(got) is Parcel and got.kind in (BYTES, BYTEARRAY, VIEW):
+                value = memoryview(value).toreadonly()
+            return Lease(value)
         if got.kind in (BYTES, BYTEARRAY, VIEW):
             view = got.payload
             place = (ctypes.c_char * view.nbytes).from_buffer(view)

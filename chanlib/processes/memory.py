@@ -8,18 +8,14 @@ its last descriptor and mapping, however its users end.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import mmap
 import os
 import sys
 import tempfile
-from typing import Any
 
-from .features import ANONYMOUS, libc
+from .features import ANONYMOUS, fcntl, libc
 
 __all__ = ["Memory"]
-
-_fcntl: Any = fcntl  # what Linux alone has
 
 
 class Memory:
@@ -47,8 +43,8 @@ class Memory:
             else:
                 os.ftruncate(fd, size)
             if ANONYMOUS:
-                seals = _fcntl.F_SEAL_SHRINK | _fcntl.F_SEAL_SEAL | (0 if grows else _fcntl.F_SEAL_GROW)
-                _fcntl.fcntl(fd, _fcntl.F_ADD_SEALS, seals)
+                seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL | (0 if grows else fcntl.F_SEAL_GROW)
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
             return cls(fd, size)
         except BaseException:
             os.close(fd)
@@ -58,7 +54,7 @@ class Memory:
     def attach(cls, fd: int) -> Memory:
         """Map what another process has created. The descriptor is ours from now on, also if this raises."""
         try:
-            if ANONYMOUS and not _fcntl.fcntl(fd, _fcntl.F_GET_SEALS) & _fcntl.F_SEAL_SHRINK:
+            if ANONYMOUS and not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
                 raise ValueError("this memory is not sealed: another process could shrink it")
             return cls(fd, os.fstat(fd).st_size)
         except BaseException:

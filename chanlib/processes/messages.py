@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol, cast
 
-from .courier import Courier, carried, here
+from .courier import Courier, Flight, carried, here
 from .layout import (
     BYTEARRAY,
     BYTES,
@@ -38,6 +38,7 @@ __all__ = ["LARGEST", "SMALLEST", "Message", "Record", "Serializer", "decode", "
 SMALLEST, LARGEST = -(2**63), 2**63 - 1
 """Of the integers that stand in the header of a record."""
 _MOST_BUFFERS = 1 << 16
+_ALONE = {type(None), bool, float, complex, int}  # nothing is inside them
 
 
 class Serializer(Protocol):
@@ -81,7 +82,7 @@ class Message:
         except BaseException:
             memory.close()
             raise
-        courier = self.courier or Courier()
+        courier = self.courier or Courier([])
         courier.take_aboard(memory)
         short = Message(self.kind, b"", (), courier)
         short.length = self.units * UNIT
@@ -116,6 +117,8 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
         return Message(BYTEARRAY, _flat(value))
     elif kind is memoryview:
         return Message(VIEW, _flat(value))
+    elif kind in _ALONE:
+        return Message(PICKLE, pickle.dumps(value, 5))
     try:
         return _pickled(value, pickle.dumps)
     except (TypeError, pickle.PicklingError, BufferError):
@@ -128,19 +131,20 @@ def encode(value: Any, serializer: Serializer | None) -> Any:
 
 def _pickled(value: Any, dumps: Any) -> Message:
     parts: list[pickle.PickleBuffer] = []
-    before = here.courier
-    courier = here.courier = Courier()
+    before = here.flights
+    flights: list[Flight] = []
+    here.flights = flights
     try:
         data = dumps(value, protocol=5, buffer_callback=parts.append)
-        buffers = [part.raw() for part in parts]
+        buffers = [part.raw() for part in parts] if parts else ()
         if len(buffers) >= _MOST_BUFFERS:
-            data, buffers = dumps(value, protocol=5), []
+            data, buffers = dumps(value, protocol=5), ()
     except BaseException:
-        courier.turn_back()
+        Courier(flights).turn_back()
         raise
     finally:
-        here.courier = before
-    return Message(PICKLE, data, buffers, courier if courier.flights else None)
+        here.flights = before
+    return Message(PICKLE, data, buffers, Courier(flights) if flights else None)
 
 
 def _dumps_more(value: Any, protocol: int, buffer_callback: Any = None) -> Any:

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from .features import libc
+from .features import fcntl, libc
 from .memory import Memory
 
 __all__ = ["FILE", "MUTEX_BYTES", "PTHREAD", "FileMutex", "Mutex", "PthreadMutex", "patiently", "settled"]

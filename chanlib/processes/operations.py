@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._core.engine import PENDING, QueuedLeaf
 from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
-from .layout import ENDED, LEASE
-from .messages import LARGEST, SMALLEST, decode, encode
-from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT
+from .messages import LARGEST, SMALLEST
+from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT, SPINS
 from .ring import EMPTY
 
 if TYPE_CHECKING:
@@ -28,9 +27,6 @@ __all__ = ["Closed", "Receive", "ReceiveSome", "Receiving", "Send", "SendSome"]
 
 T_co = TypeVar("T_co", covariant=True)
 
-SPINS = 50 if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_yield") else 0
-"""How often a thread lets others run before it goes to sleep: to be woken takes several times as long."""
-
 
 class PortLeaf(QueuedLeaf[T_co]):
     """An operation that came through a handle."""
@@ -38,12 +34,13 @@ class PortLeaf(QueuedLeaf[T_co]):
     __slots__ = ("_bell", "_via")
 
     _via: Handle
-    _bell: Bell  # it must stay open while somebody sleeps on it
+    _outbound: bool  # does it wait as senders do?
+    _bell: Bell | None  # it must stay open while somebody sleeps on it
 
     def _seems_ready(self, port: Any) -> bool:
         raise NotImplementedError
 
-    def _finish(self, got: Any) -> Any:
+    def _finish(self, got: Any) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         return got
 
     def _hint(self, port: Any, /) -> bool:
@@ -53,7 +50,7 @@ class PortLeaf(QueuedLeaf[T_co]):
 
     def _now(self, port: Any, /) -> Any:
         got = self._snapshot(port)
-        return got if got is not PENDING or not self._spin(port) else self._snapshot(port)
+        return got if got is not PENDING or not (port.spins and self._spin(port)) else self._snapshot(port)
 
     def _spin(self, port: Any) -> bool:
         """In a thread that nobody else runs in: let others run for a moment. Does it seem ready now?"""
@@ -76,24 +73,15 @@ class PortLeaf(QueuedLeaf[T_co]):
 
     def _enqueue(self, port: Any, waiter: Any, /) -> None:
         port._stand(waiter)
-        bell = port.bell
-        if bell is None:
-            waiter.wake_in(0.0)
-            return
-        self._bell = bell
-        pause = port.sleep()
-        waiter.wake_in(pause)
-        if pause == HEARTBEAT:
-            waiter.wake_readable(bell.fd)
-            if self._seems_ready(port):
-                waiter.wake_in(0.0)
+        self._bell = port.rest(waiter, self._seems_ready)
 
 
 class _Sending(PortLeaf[T_co]):
     __slots__ = ()
+    _outbound = True
 
     def _seems_ready(self, port: Outbound) -> bool:
-        return bool(port.words[ENDED]) or port.ring.has_room(self._first())
+        return bool(port.ended) or port.ring.has_room(self._first())
 
     def _first(self) -> Any:
         """The message for which there must be room."""
@@ -104,8 +92,8 @@ class _Sending(PortLeaf[T_co]):
         via = self._via
         if not via._open:
             raise via._shut()
-        ended = port.words[ENDED]
-        if ended == DESERTED or (not ended and monotonic() >= port.look_at and via._nobody(port) is not False):
+        ended = port.ended
+        if ended == DESERTED or (not ended and monotonic() >= port.look_at and via._nobody(port, True) is not False):
             raise BrokenChannel(f"{via!r} has no receiver any more", channel=via, cause=via._cause_of_end())
         if ended:
             state = "cancelled" if ended == CANCELLED else "closed"
@@ -119,7 +107,7 @@ class _Sending(PortLeaf[T_co]):
 
     def _encode(self, port: Outbound, value: Any) -> Any:
         via = self._via
-        message = encode(value, via._serializer)
+        message = port.encode(value, via._serializer)
         if type(message) is int or message.units <= port.ring.longest:
             return message
         if not via._spill:
@@ -149,10 +137,12 @@ class Send(_Sending[None]):
         return True
 
     def _now(self, port: Any, /) -> Any:
-        via, message = self._via, self._message
+        via = self._via
+        message: Any = self._message
         if message is None:
-            message = self._value
-            if type(message) is not int or via._serializer is not None or not SMALLEST <= message <= LARGEST:
+            value: Any = self._value
+            message = value
+            if type(value) is not int or via._serializer is not None or not SMALLEST <= value <= LARGEST:
                 self._hint(port)
                 message = self._message
         if (
@@ -206,23 +196,24 @@ class SendSome(_Sending[int]):
 
 class Receiving(PortLeaf[T_co]):
     __slots__ = ()
+    _outbound = False
 
     def _seems_ready(self, port: Inbound) -> bool:
-        return bool(port.words[ENDED]) or not (port.empty() or port.words[LEASE])
+        return bool(port.ended) or not (port.empty() or port.leased)
 
     def _look(self, port: Inbound, look: Callable[[], Any]) -> Any:
         """Under the lock: what `look` finds, or PENDING; raises at the end."""
         via = self._via
         if not via._open:
             raise via._shut()
-        ended = port.words[ENDED]
+        ended = port.ended
         if ended >= CANCELLED:
             raise HandleClosed(f"{via!r} is cancelled", channel=via, cause=via._cause_of_end())
         found = look()
         if found is not EMPTY:
             return found
         if ended != CLOSED:
-            gone = via._nobody(port)
+            gone = via._nobody(port, False)
             if gone is False or not port.empty():
                 return PENDING
             if gone is None:
@@ -248,18 +239,18 @@ class Receive(Receiving[T_co]):
         if not via._open or via._inherited:
             return super()._now(port)
         record = port.get_one()
-        if record is PENDING and port.quick is not None and not port.words[ENDED] and self._spin(port):
+        if record is PENDING and port.spins and not port.ended and self._spin(port):
             record = port.get_one()
         if record is PENDING:
             return self._snapshot(port)
-        return record if type(record) is int else decode(record, via._serializer)
+        return record if type(record) is int else port.decode(record, via._serializer)
 
     def _attempt(self, port: Inbound) -> Any:
         found = self._look(port, lambda: port.get(1))
         return found if found is PENDING else found[0]
 
     def _finish(self, got: Any) -> Any:
-        return decode(got, self._via._serializer)
+        return self._via._channel.inbound.decode(got, self._via._serializer)
 
     def _describe(self, port: Any) -> str:
         return f"receive from {self._via!r}"
@@ -286,7 +277,7 @@ class ReceiveSome(Receiving[Any]):
         port = self._via._channel.inbound
         for number, record in enumerate(got):
             try:
-                values.append(decode(record, serializer))
+                values.append(port.decode(record, serializer))
             except Exception:
                 if not values:
                     port.put_back(got[1:])
@@ -305,10 +296,11 @@ class ReceiveSome(Receiving[Any]):
 class Closed(PortLeaf[None]):
     """Waiting for the end. Another process that ends it does not ring for this: it is looked for now and then."""
 
-    __slots__ = ()
+    __slots__ = ("_outbound",)
 
     def __init__(self, via: Handle, port: Any) -> None:
         self._via = via
+        self._outbound = via._sends
         self._src = port
 
     def _now(self, port: Any, /) -> Any:

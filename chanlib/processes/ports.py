@@ -14,16 +14,18 @@ Invariants:
 
 from __future__ import annotations
 
+import os
 import weakref
 from _thread import get_ident
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .._core.engine import PENDING, Queued
 from .courier import fetch
 from .layout import ENDED, HEAD, LEASE, PARCELS, RECEIVERS_ARMED, SENDERS_ARMED, TAIL
-from .messages import Message, Record
+from .messages import Message, Record, decode, encode
 from .mutexes import Mutex, PthreadMutex, patiently, settled
 from .ring import EMPTY, Ring
 
@@ -36,6 +38,8 @@ __all__ = ["CANCELLED", "CLOSED", "DESERTED", "HEARTBEAT", "Inbound", "Outbound"
 OPEN, CLOSED, CANCELLED, DESERTED = range(4)
 """How it has ended: not yet; it may be drained; nobody gets what was in it; the last receiver has gone."""
 
+SPINS = 50 if (os.cpu_count() or 1) > 1 and hasattr(os, "sched_yield") else 0
+"""How often a thread lets others run before it goes to sleep: to be woken takes several times as long."""
 HEARTBEAT = 0.2  # seconds
 GLANCE = 0.02  # seconds after which a sender looks whether there is a receiver
 _NAP, _LONGEST_NAP = 0.001, 0.05  # seconds after which who has found the mutex taken again and again looks again
@@ -49,6 +53,10 @@ class Keeper(Protocol):
 class Port(Queued):
     count: int
     __slots__ = ("bell", "count", "held", "keeper", "look_at", "mutex", "nap", "quick", "ring", "words")
+
+    encode = staticmethod(encode)
+    decode = staticmethod(decode)
+    spins: ClassVar[bool] = SPINS > 0  # is it worth while to look again at once?
 
     _armed: int  # the word in which those who sleep here say so
     _their_armed: int
@@ -65,6 +73,10 @@ class Port(Queued):
         self.look_at = 0.0  # when to look whether there is anybody on the other side
         self.nap = _NAP
         self.count: int = 0  # what this process has put in, or taken out
+
+    @property
+    def ended(self) -> int:
+        return self.words[ENDED]  # type: ignore[no-any-return]
 
     def take(self) -> bool:
         """Under the lock: take the mutex."""
@@ -119,9 +131,25 @@ class Port(Queued):
             self.release()
         return HEARTBEAT
 
-    def nobody(self, slots: Slots) -> bool | None:
+    def rest(self, waiter: Any, ready: Callable[[Any], bool]) -> Bell | None:
+        """Under the lock: `waiter`, who stands here, is about to sleep: see to his being woken. What he needs for that.
+
+        `ready(port)` says, roughly, whether he would have anything to do.
+        """
+        bell = self.bell
+        if bell is None:
+            waiter.wake_in(0.0)
+            return None
+        pause = self.sleep()
+        waiter.wake_in(pause)
+        if pause == HEARTBEAT:
+            waiter.wake_readable(bell.fd)
+            if ready(self):
+                waiter.wake_in(0.0)
+        return bell
+
+    def nobody(self, slots: Slots, sending: bool) -> bool | None:
         """Has the other side gone? None: it has died. Looked at now and then, and when the kernel says so."""
-        sending = isinstance(self, Outbound)
         hung_up = self.bell is not None and self.bell.hung_up()
         if not hung_up:
             if monotonic() < self.look_at:
@@ -207,7 +235,7 @@ class Inbound(Port):
     def get_one(self) -> Any:
         """Without the lock, where the mutex is as good: a record, if one is there and has no descriptors."""
         words, quick = self.words, self.quick
-        if quick is None or self._returned or words[LEASE] or words[ENDED] >= CANCELLED:
+        if quick is None or self._returned or words[LEASE]:
             return PENDING
         mine = True
         try:
@@ -302,6 +330,10 @@ class Inbound(Port):
 
     def sleep(self) -> float:
         return _LEASED if self.words[LEASE] else super().sleep()
+
+    @property
+    def leased(self) -> bool:
+        return bool(self.words[LEASE])
 
     def put_back(self, records: list[Any]) -> None:
         """They are received again, from this process only."""

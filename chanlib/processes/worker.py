@@ -215,9 +215,9 @@ def _settle() -> None:
 
 def _call(worker: _Worker, call: Any, parcel: Any) -> Any:
     """Signals may raise from here on: this function belongs to what it calls."""
+    worker.root.check()  # first: what is not unpickled need not be closed
     fn, args = unload(parcel, worker.errand.manifest) if call is None else call
     del call, parcel
-    worker.root.check()
     backend = worker.errand.backend
     if backend is None:
         made: Any = fn(*args)

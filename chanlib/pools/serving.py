@@ -7,10 +7,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..errors import Cancelled, ChannelClosed
+from ..processes.ends import ProcessReceiver, ProcessSender
+from ..processes.reports import pack_error
+from ..processes.worker import outside
 from ..scopes import CancelScope
-from .ends import ProcessReceiver, ProcessSender
-from .reports import pack_error
-from .worker import outside
 
 __all__ = ["DONE", "FAILED", "READY", "STOPPED", "serve"]
 

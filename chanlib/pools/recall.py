@@ -7,9 +7,9 @@ import os
 from typing import Any
 
 from .._core.engine import PENDING
-from .ends import ProcessSender
-from .messages import Record
-from .ring import EMPTY
+from ..processes.ends import ProcessSender
+from ..processes.messages import Record
+from ..processes.ring import EMPTY
 
 __all__ = ["recall"]
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .._core.engine import seconds
 from ..checks import check_count, check_function
+from ..processes.children import StartMethod
 from ..scopes import CancelScope
 from ..timers import after
 from .calls import WorkerFuture, ended
-from .children import StartMethod
 from .crew import Worker
 from .mapping import Results
 from .works import Works

@@ -27,12 +27,12 @@ from ..errors import ChannelClosed, ChannelEmpty, TaskCancelled, WorkerDied
 from ..events import Event
 from ..groups import TaskGroup
 from ..handles import TaskHandle
+from ..processes.children import StartMethod
+from ..processes.ends import ProcessReceiver, ProcessSender, open_process_channel
+from ..processes.reports import unpack_error
 from ..selecting import select
 from .calls import Call
-from .children import StartMethod
-from .ends import ProcessReceiver, ProcessSender, open_process_channel
 from .recall import recall
-from .reports import unpack_error
 from .serving import DONE, FAILED, READY, STOPPED, serve
 
 if TYPE_CHECKING:
