@@ -130,8 +130,11 @@ class WorkerPool(concurrent.futures.Executor):
         end = None if timeout is None else after(seconds(timeout, "timeout"))
         limit = self._works.limit if call_timeout is None else seconds(call_timeout, "call_timeout")
         items: Iterator[tuple[Any, ...]] = zip(*iterables, strict=False)
-        submit = partial(self._works.take, named={}, limit=limit)
+        submit = partial(self._submit, limit)  # the pool lives as long as the iterator
         return Results(submit, fn, items, chunksize, window or 2 * self._size, ordered, end)
+
+    def _submit(self, limit: float | None, fn: Callable[..., T], args: tuple[Any, ...]) -> WorkerFuture[T]:
+        return self._works.take(fn, args, {}, limit)
 
     # ------------------------------------------------------------- the end
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
