@@ -22,10 +22,9 @@ def wanted(kind: type) -> list[Any] | None:
     """The objects of this kind that the process which has just been started can reach; None: nobody knows."""
     current: Any = process.current_process()
     base: Any = process.BaseProcess
-    kind_of_it: Any = current.__class__
     todo: list[Any] = [getattr(current, name, None) for name in ("_target", "_args", "_kwargs")]
-    if todo[0] is None and kind_of_it.run is not base.run:
-        todo.append(dict(vars(current)))  # a subclass that works by itself
+    if todo[0] is None and getattr(current.run, "__func__", None) is not base.run:
+        todo.append({**current.__dict__})  # a subclass that works by itself
     found: list[Any] = []
     seen: set[int] = set()
     while todo:
