@@ -601,3 +601,15 @@ def test_without_what_only_linux_has() -> None:
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     assert "passed" in done.stdout
+
+
+def test_an_end_that_was_pickled_may_be_dropped() -> None:
+    """It was for another process: nothing is missing here."""
+    tx, rx = open_process_channel[int](2)
+    with rx:
+        there = pickle.loads(pickle.dumps(tx))
+        del tx
+        gc.collect()
+        there.send_nowait(1)
+        there.close()
+        assert list(rx) == [1]

@@ -220,7 +220,7 @@ class _Counted(Handle):
 
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not sys.is_finalizing():  # then the kernel counts it as lost
-            if self._is_inherited():  # it is here by a fork only
+            if self._sent or self._is_inherited():  # it was for another process; it is here by a fork only
                 self.close()
                 return
             try:
@@ -329,7 +329,8 @@ class ProcessSender(_SendsTo[T_contra], _Counted):
     """A counted end to send through, in this process or another; `open_process_channel`, `clone` and pickling make it.
 
     Leaving `with` by an exception closes it with that as the cause. One that is dropped without `close()` warns
-    (`ResourceWarning`) and closes with a cause, so that nobody takes the stream for complete.
+    (`ResourceWarning`) and closes with a cause, so that nobody takes the stream for complete; but not if it was pickled
+    before: then the other one is what matters.
     """
 
     __slots__ = ()

@@ -30,7 +30,7 @@ S = TypeVar("S", bound=Shared)
 class SharedHandle(Generic[S]):
     """What all kinds of handle have in common."""
 
-    __slots__ = ("__weakref__", "_channel", "_inherited", "_name", "_open")
+    __slots__ = ("__weakref__", "_channel", "_inherited", "_name", "_open", "_sent")
 
     _kind: ClassVar[type[Shared]]
     _sends: bool  # which of the two kinds of end it counts as; maybe both
@@ -39,6 +39,7 @@ class SharedHandle(Generic[S]):
     _name: str | None
     _open: bool
     _inherited: bool  # a fork has left it here, and nobody has used it
+    _sent: bool  # a clone of it has gone to another process: to drop it then is what one does
 
     @classmethod
     def _made(cls, conduit: S, options: tuple[Any, ...], claimed_from: int | None = None) -> Self:
@@ -55,7 +56,7 @@ class SharedHandle(Generic[S]):
         """One that does not count, and is not open, before `Shared.open` has made it so."""
         self = object.__new__(cls)
         self._open = False
-        self._inherited = False
+        self._inherited = self._sent = False
         self._configure(*options)
         self._channel = conduit
         _handles.add(self)
@@ -105,6 +106,7 @@ class SharedHandle(Generic[S]):
     # ------------------------------------------------------------- as a value
     def __reduce__(self) -> Any:
         token = depart(self._used(), self._sends, self._receives)
+        self._sent = True
         return _arrived, (type(self), token, self._options())
 
     def __copy__(self) -> NoReturn:
