@@ -20,7 +20,7 @@ import pytest
 
 from chanlib.processes import ProcessEvent, ProcessFuture, ProcessPromise, ProcessReceiver, ProcessSemaphore
 
-methods = pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+methods = pytest.mark.parametrize("method", ["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.stress)])
 may_fork = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 SOON = 5.0  # seconds: a safety net

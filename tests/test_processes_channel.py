@@ -1404,7 +1404,8 @@ def test_a_scope_that_is_cancelled_in_a_thread(either: Either) -> None:
 @pytest.mark.parametrize(
     "rounds",
     [
-        pytest.param(1000, marks=pytest.mark.timeout(60)),
+        pytest.param(300, marks=pytest.mark.timeout(60)),
+        pytest.param(1000, marks=[pytest.mark.stress, pytest.mark.timeout(60)]),
         pytest.param(10**5, marks=[pytest.mark.stress, pytest.mark.timeout(900)]),
     ],
 )

@@ -57,7 +57,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
 ]
 
-methods = pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+every_method = pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+SPAWN = pytest.param("spawn", marks=pytest.mark.stress)  # it takes long, and is much like that of a fork server
+methods = pytest.mark.parametrize("method", ["fork", "forkserver", SPAWN])
 inner_backends = pytest.mark.parametrize("inner", ["asyncio", "trio", "threads"])
 
 GRACE = 0.15
@@ -179,7 +181,7 @@ def test_a_process_gives_its_result(backend: Any) -> None:
     run(body, backend=backend)
 
 
-@methods
+@every_method
 def test_any_start_method_will_do(method: Any) -> None:
     async def body() -> None:
         assert await outcome(jobs.add, 1, 2, start_method=method) == 3
@@ -371,7 +373,7 @@ def test_a_result_that_cannot_be_sent_is_an_error_that_names_it() -> None:
     run(body)
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", SPAWN])
 def test_what_cannot_be_pickled_is_an_error_of_the_child(method: Any) -> None:
     async def body() -> None:
         before = count()
@@ -384,7 +386,7 @@ def test_what_cannot_be_pickled_is_an_error_of_the_child(method: Any) -> None:
     run(body)
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", SPAWN])
 def test_what_cannot_be_unpickled_there_is_an_error_of_the_child(method: Any) -> None:
     async def body() -> None:
         error = await error_of(jobs.take, jobs.Wrecked(), start_method=method)
@@ -543,7 +545,7 @@ def test_a_message_cancels_the_loop_that_it_runs(backend: Any, inner: Any, post:
     run(body, backend=backend)
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", SPAWN])
 def test_it_can_be_cancelled_however_it_was_started(method: Any, post: Post) -> None:
     async def body() -> None:
         async with TaskGroup() as group:
@@ -855,7 +857,7 @@ def test_sigterm_from_elsewhere_ends_it_as_cancelled(post: Post) -> None:
 
 @pytest.mark.parametrize(
     "method",
-    ["fork", pytest.param("forkserver", marks=pytest.mark.stress), pytest.param("spawn", marks=pytest.mark.stress)],
+    ["fork", pytest.param("forkserver", marks=pytest.mark.stress), SPAWN],
 )
 def test_it_can_be_cancelled_at_any_time(method: Any, backend: Any) -> None:
     if method == "fork" and not getattr(sys, "_is_gil_enabled", lambda: True)():

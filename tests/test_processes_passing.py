@@ -34,7 +34,8 @@ from chanlib.processes.features import WANTED
 
 Open = Callable[..., tuple[ProcessSender, ProcessReceiver]]
 METHODS = ["fork", "forkserver", "spawn"]
-methods = pytest.mark.parametrize("method", METHODS)
+SPAWN = pytest.param("spawn", marks=pytest.mark.stress)  # it takes long, and is much like that of a fork server
+methods = pytest.mark.parametrize("method", ["fork", "forkserver", SPAWN])
 
 # Since 3.12 a fork warns if there are threads, such as those of executors.
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
@@ -80,7 +81,7 @@ def descriptors_and_threads() -> tuple[int, int]:
 
 
 # ----------------------------------------------------------------- arguments of a process
-@methods
+@pytest.mark.parametrize("method", METHODS)
 def test_a_sender_as_an_argument(opened: Open, method: str) -> None:
     """The last sender's close ends the stream, in whatever process."""
     tx, rx = opened(2)
@@ -411,7 +412,7 @@ class Unpicklable:
         raise LookupError("does not pickle")
 
 
-@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("method", ["forkserver", SPAWN])
 @pytest.mark.parametrize("side", ["sender", "receiver"])
 def test_a_process_that_cannot_be_started_gets_no_end(opened: Open, method: str, side: str) -> None:
     """Another argument fails to pickle, after the end was pickled: the end does not count any more."""

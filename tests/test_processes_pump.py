@@ -65,7 +65,8 @@ SELECTIONS = {
 @pytest.mark.skipif(PUMP, reason="this is the other process")
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    "name", ["of the pump", "channel", *(pytest.param(name, marks=pytest.mark.stress) for name in ("ends", "passing"))]
+    "name",
+    ["of the pump", *(pytest.param(name, marks=pytest.mark.stress) for name in SELECTIONS if name != "of the pump")],
 )
 def test_a_selection_of_the_tests_passes_through_a_pump(name: str) -> None:
     files, wanted = SELECTIONS[name]
