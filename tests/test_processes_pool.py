@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -451,7 +451,8 @@ def test_calls_are_made_once_each_however_many_workers_are_killed(make: Make, po
     killed = 0
     while not all(future.done() for future in futures):
         for pid in children_of(os.getpid()) - others if killed < 10 else ():
-            kill(pid)
+            with suppress(ProcessLookupError):  # it may have ended meanwhile
+                kill(pid)
             killed += 1
         time.sleep(0.002)
     good = [n for n, future in enumerate(futures) if future.exception() is None]

@@ -163,6 +163,7 @@ class Works:
     def left(self, driver: Driver) -> None:
         with self.guard:
             self.crew.discard(driver)
+            self._wake_all()  # who has waited for what it had been given ahead: there will be no more
 
     def _wake_all(self) -> None:
         self.woken += self.idle
