@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,3 +163,9 @@ _OWN_TRACE_FUNCTION = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that set a trace function of their own run last: a run that measures coverage does not recover from it."""
     items.sort(key=lambda item: item.path.name in _OWN_TRACE_FUNCTION)
+
+
+def pytest_collection_finish() -> None:
+    """What all tests have in common, modules above all, is no garbage: many tests collect, and need not look at it."""
+    gc.collect()
+    gc.freeze()
