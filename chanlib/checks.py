@@ -14,13 +14,15 @@ def check_cause(cause: Any) -> None:
         raise TypeError(f"cause must be an exception or None, not {cause!r}")
 
 
-def check_count(value: Any, argument: str, least: int) -> None:
-    if type(value) is int and value >= least:
+def check_count(value: Any, argument: str, least: int, most: float = math.inf, other: str = "") -> None:
+    """`other` is what else would be allowed."""
+    if type(value) is int and least <= value <= most:
         return
-    what = f"{argument} must be an integer of at least {least}, not {value!r}"
+    span = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+    what = f"{argument} must be an integer {span}{other and f', or {other}'}, not {value!r}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(what)
-    if value < least:
+    if not least <= value <= most:
         raise ValueError(what)
 
 

@@ -79,6 +79,14 @@ class PumpPort(Queued):
     def get_one(self) -> Any:
         return PENDING
 
+    def _have_gone(self, parcels: Sequence[Parcel]) -> None:
+        """Under the lock: they are in the hub."""
+        for parcel in parcels:
+            if parcel.courier is not None:
+                self._defer(parcel.courier.arrived)
+                parcel.courier = None
+        self.sent += len(parcels)
+
     def put_back(self, parcels: Sequence[Parcel]) -> None:
         """They are received again, by whoever comes first."""
         if parcels:

@@ -10,7 +10,6 @@ A socket is closed when nobody in this process uses it any more: a thread may st
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 
@@ -77,22 +76,3 @@ def pair(sockets: int = 2) -> tuple[Bell, Bell]:
         for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM):
             made.append(_Line(one.family, one.type, 0, one.detach()))
     return Bell(made[0], made[-2]), Bell(made[1], made[-1])
-
-
-def duplicate(fds: list[int]) -> list[int]:
-    """Descriptors of our own for the same things: all of them, or OSError."""
-    made: list[int] = []
-    try:
-        for fd in fds:
-            made.append(os.dup(fd))
-    except BaseException:
-        for fd in made:
-            os.close(fd)
-        raise
-    return made
-
-
-def close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)
-    fds.clear()

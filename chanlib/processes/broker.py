@@ -42,6 +42,7 @@ from typing import Any
 from .._core.threads import start
 from .._core.unraisable import report
 from .claimer import ask
+from .descriptors import close_all, duplicate
 from .offers import (
     FAILED,
     HERE,
@@ -55,8 +56,6 @@ from .offers import (
     TAKEN,
     HandoverError,
     Offer,
-    close_all,
-    copies,
     over,
     refused,
     uid,
@@ -90,7 +89,7 @@ def offer(fds: Sequence[int], expired: Callable[[], object]) -> Offer:
     nonce = os.urandom(NONCE)
     with _lock:
         broker = _running()
-        entry = _Entry(next(_numbers), nonce, copies(fds), expired)
+        entry = _Entry(next(_numbers), nonce, duplicate(fds), expired)
         broker.add(entry)
         return Offer(broker.address, entry.number, nonce, os.getpid())
 

@@ -42,6 +42,7 @@ from ..run import check_backend
 from ..scopes import CancelScope, checkpoint, move_on_after
 from ..selecting import select
 from ..timers import sleep
+from .descriptors import close_all
 from .exits import Exit, kill_group
 from .freight import Freight
 from .lines import CALL, CANCEL, CANCELLED, ERROR, LOG, RESULT, TERMINATE, Inbox, frame, pair, release
@@ -375,8 +376,7 @@ def _make_sure_of_room(line: socket.socket) -> None:
         while len(spare) < ROOM:
             spare.append(os.dup(line.fileno()))
     finally:
-        for fd in spare:
-            os.close(fd)
+        close_all(spare)
 
 
 def _start(process: Any, method: str) -> None:

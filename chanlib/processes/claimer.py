@@ -12,6 +12,7 @@ import os
 import socket
 import time
 
+from .descriptors import close_all
 from .offers import (
     FAILED,
     HERE,
@@ -22,7 +23,6 @@ from .offers import (
     HandoverError,
     Offer,
     alive,
-    close_all,
     cut,
     gone,
     over,

@@ -15,6 +15,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from .descriptors import close_all
 from .layout import PAIR
 
 if TYPE_CHECKING:
@@ -96,14 +97,12 @@ def fetch(number: int, through: socket.socket) -> list[int]:
             return []
         if not data or PAIR.unpack(data)[0] == number:
             if len(fds) < (PAIR.unpack(data)[1] if data else 1):  # no descriptor was free for the rest
-                for fd in fds:
-                    os.close(fd)
+                close_all(fds)
                 return []
             for fd in fds:
                 os.set_inheritable(fd, False)
             return fds
-        for fd in fds:
-            os.close(fd)
+        close_all(fds)
 
 
 def board(flights: list[Flight], flight: Flight) -> int:
@@ -135,6 +134,4 @@ def carried(fds: list[int] | None) -> Generator[None]:
         yield
     finally:
         here.fds = before
-        for fd in fds or ():
-            if fd >= 0:
-                os.close(fd)
+        close_all(fd for fd in fds or () if fd >= 0)

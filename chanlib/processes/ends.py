@@ -30,7 +30,7 @@ from typing_extensions import TypeVar
 from .._core.engine import Op
 from ..blocks import ClosedAtEnd
 from ..channels import ChannelStatistics
-from ..checks import check_cause, check_max
+from ..checks import check_cause, check_count, check_max, check_name
 from ..errors import BrokenChannel, ChannelEmpty, EndOfChannel, HandleClosed
 from ..iterating import Received
 from ..sending import SendAll
@@ -60,26 +60,19 @@ _KIND: type[Conduit] = Conduit if SHARED else cast("type[Conduit]", Pumped)
 
 
 def _conduit(capacity: Any, buffer_bytes: Any, serializer: Any, name: Any) -> Conduit:
+    if capacity == 0 and not isinstance(capacity, bool):
+        raise ValueError(
+            "capacity must be at least 1: between processes there is no rendezvous, since whoever takes a value "
+            "can be killed before he says so"
+        )
     if capacity != math.inf:
-        if isinstance(capacity, bool) or not isinstance(capacity, int):
-            raise TypeError(f"capacity must be an integer from 1 to {MOST}, or math.inf, not {capacity!r}")
-        if capacity == 0:
-            raise ValueError(
-                "capacity must be at least 1: between processes there is no rendezvous, since whoever takes a value "
-                "can be killed before he says so"
-            )
-        if not 1 <= capacity <= MOST:
-            raise ValueError(f"capacity must be from 1 to {MOST}, or math.inf, not {capacity!r}")
-    if isinstance(buffer_bytes, bool) or not isinstance(buffer_bytes, int):
-        raise TypeError(f"buffer_bytes must be an integer, not {buffer_bytes!r}")
-    if not _LEAST_BYTES <= buffer_bytes <= _MOST_BYTES:
-        raise ValueError(f"buffer_bytes must be from {_LEAST_BYTES} to {_MOST_BYTES}, not {buffer_bytes!r}")
+        check_count(capacity, "capacity", 1, MOST, "math.inf")
+    check_count(buffer_bytes, "buffer_bytes", _LEAST_BYTES, _MOST_BYTES)
     if serializer is not None and not (
         callable(getattr(serializer, "dumps", None)) and callable(getattr(serializer, "loads", None))
     ):
         raise TypeError(f"serializer must have the functions dumps and loads, as pickle has, not {serializer!r}")
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a string or None, not {name!r}")
+    check_name(name)
     return _KIND.create(0 if capacity == math.inf else capacity, buffer_bytes)
 
 

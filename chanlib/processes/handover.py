@@ -17,9 +17,9 @@ from functools import partial
 from multiprocessing import reduction
 from typing import Any, TypeVar, cast
 
-from .bells import close_all
 from .broker import Offer, claim, offer
 from .courier import board, here
+from .descriptors import close_all
 from .pump import Pumped
 from .shared import Passage, Shared
 
@@ -40,7 +40,7 @@ class _Aboard:
         self._turn_back = partial(conduit.turn_back, sends, receives)
 
     def arrived(self) -> None:
-        close_all(list(self.fds))
+        close_all(self.fds)
         self.fds = ()
 
     def turned_back(self) -> None:

@@ -111,11 +111,7 @@ class Hub(PumpPort):
     def put(self, parcels: Sequence[Parcel]) -> int:
         """Under the lock: put in as many as there is room for, from the first on."""
         done = self._put(parcels)
-        for parcel in parcels[:done]:
-            if parcel.courier is not None:
-                self._defer(parcel.courier.arrived)
-                parcel.courier = None
-        self.sent += done
+        self._have_gone(parcels[:done])
         return done
 
     def get(self, most: float) -> Any:

@@ -10,13 +10,13 @@ it.
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol, cast
 
 from .courier import Courier, Flight, carried, here
+from .descriptors import close_all
 from .layout import (
     BYTEARRAY,
     BYTES,
@@ -233,8 +233,7 @@ class Record:
 
     def drop(self) -> None:
         """Nobody wants it."""
-        for fd in self.fds or ():
-            os.close(fd)
+        close_all(self.fds or ())
         self.fds = None
 
 

@@ -15,7 +15,6 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterable
 from typing import NamedTuple
 
 __all__ = [
@@ -32,8 +31,6 @@ __all__ = [
     "HandoverError",
     "Offer",
     "alive",
-    "close_all",
-    "copies",
     "cut",
     "gone",
     "over",
@@ -112,25 +109,6 @@ def cut(offer: Offer) -> HandoverError:
     if not alive(offer.pid):
         return gone(offer)
     return HandoverError(f"process {offer.pid} refuses, or is about to end: it hung up without a word")
-
-
-def copies(fds: Iterable[int]) -> list[int]:
-    copies: list[int] = []
-    try:
-        for fd in fds:
-            copies.append(os.dup(fd))  # close-on-exec
-    except BaseException:
-        close_all(copies)
-        raise
-    return copies
-
-
-def close_all(fds: Iterable[int]) -> None:
-    for fd in fds:
-        try:
-            os.close(fd)
-        except OSError:  # it is closed all the same
-            pass
 
 
 def uid(sock: socket.socket) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .._core.engine import PENDING, QueuedLeaf
 from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
+from .layout import UNIT
 from .messages import LARGEST, SMALLEST
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT, SPINS
 from .ring import EMPTY
@@ -112,9 +113,8 @@ class _Sending(PortLeaf[T_co]):
             return message
         if not via._spill:
             message.abandon()
-            raise MessageTooLarge(
-                f"a message of {16 * message.units} bytes does not fit {via!r}, which takes {16 * port.ring.longest}"
-            )
+            size, most = UNIT * message.units, UNIT * port.ring.longest
+            raise MessageTooLarge(f"a message of {size} bytes does not fit {via!r}, which takes {most}")
         return message.fits(port.ring.longest)
 
     def _would_block(self, port: Any) -> WouldBlock:

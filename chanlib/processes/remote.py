@@ -203,11 +203,7 @@ class Remote(PumpPort):
             first.doubt = None if self.lost else call
             return 0
         done: int = call.result or 0
-        for parcel in parcels[:done]:
-            if parcel.courier is not None:
-                self._defer(parcel.courier.arrived)
-                parcel.courier = None
-        self.sent += done
+        self._have_gone(parcels[:done])
         return done
 
     def get(self, most: float) -> Any:

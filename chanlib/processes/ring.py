@@ -26,7 +26,6 @@ from .layout import (
     MUTEXES,
     SIZE,
     SKIP,
-    SMALL,
     TAIL,
     UNIT,
     WEAK,
@@ -96,43 +95,41 @@ class Ring:
 
     def has_room(self, message: Any) -> bool:
         """Is there room for it? By who has the senders' mutex; to others it is a hint."""
-        words = self.words
-        tail, head = words[TAIL], words[HEAD]
+        return self._moves(message, self.words[TAIL], self.words[HEAD]) > 0
+
+    def _moves(self, message: Any, tail: int, head: int) -> int:
+        """By how many units it moves the tail when it is put in: 0 if there is no room for it."""
         if self._most and ((tail >> _BITS) - (head >> _BITS)) & _NUMBERS >= self._most:
-            return False
-        units = message.units if type(message) is Message else 1
+            return 0
+        moved: int = message.units if type(message) is Message else 1
         rest = self._units - (tail & self._mask)
-        if units > rest:
-            units += rest
-        return bool(((tail - head) & _POSITION) + units <= self._units)
+        if moved > rest:
+            moved += rest
+        return moved if ((tail - head) & _POSITION) + moved <= self._units else 0
 
     def put(self, message: Any, number: int = 0) -> bool:
         """By who has the senders' mutex: put it in, if there is room. Its descriptors travel under `number`."""
         words = self.words
         tail, head = words[TAIL], words[HEAD]
-        if self._most and ((tail >> _BITS) - (head >> _BITS)) & _NUMBERS >= self._most:
-            return False
-        size = self._units
         at = tail & self._mask
-        if type(message) is int:
-            moved = 1  # there is always room for one before the end
-            if ((tail - head) & _POSITION) >= size:
+        if type(message) is int:  # `_moves` in short: there is always room for one unit before the end
+            if self._most and ((tail >> _BITS) - (head >> _BITS)) & _NUMBERS >= self._most:
                 return False
+            if ((tail - head) & _POSITION) >= self._units:
+                return False
+            moved = 1
             at *= 2
             self._heads[at] = _INTEGER
             self._integers[at + 1] = message
         else:
-            data = self.data
-            moved = units = message.units
-            rest = size - at
-            if units > rest:
-                moved += rest
-            if ((tail - head) & _POSITION) + moved > size:
+            moved = self._moves(message, tail, head)
+            if not moved:
                 return False
-            if moved == units:
+            data = self.data
+            if moved == message.units:
                 write(data, at * UNIT, message, number)
             else:
-                HEADER.pack_into(data, at * UNIT, rest, SKIP, 0, 0, 0)
+                HEADER.pack_into(data, at * UNIT, self._units - at, SKIP, 0, 0, 0)
                 write(data, 0, message, number)
         if WEAK:
             fence()
@@ -154,17 +151,17 @@ class Ring:
                 fence()
             words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + 1) & _POSITION)
             return value
-        data = self.data
-        moved, kind, _, _, _ = HEADER.unpack_from(data, at * UNIT)
-        if kind == SKIP:
-            at = 0
-        else:
-            moved = 0
-        record, units = read(data, at * UNIT)
+        at, skipped = self._first(at)
+        record, units = read(self.data, at)
         if WEAK:
             fence()
-        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved + units) & _POSITION)
+        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + skipped + units) & _POSITION)
         return record
+
+    def _first(self, at: int) -> tuple[int, int]:
+        """Where the record that is reached at this unit lies, in bytes, and how many units are skipped before it."""
+        units, kind, _, _, _ = HEADER.unpack_from(self.data, at * UNIT)
+        return (0, units) if kind == SKIP else (at * UNIT, 0)
 
     def look(self) -> Any:
         """By who has the receivers' mutex: the first record where it lies, the integer itself, or EMPTY."""
@@ -174,20 +171,17 @@ class Ring:
             return EMPTY
         if WEAK:
             fence()
-        at = (head & self._mask) * UNIT
-        _, kind, _, _, value = SMALL.unpack_from(self.data, at)
-        if kind == INT:
-            return value
-        return Record(self.data, 0 if kind == SKIP else at, False)
+        at = head & self._mask
+        if self._heads[2 * at] == _INTEGER:
+            return self._integers[2 * at + 1]
+        return Record(self.data, self._first(at)[0], False)
 
     def skip(self) -> None:
         """By who has the receivers' mutex: the first record has been seen."""
         words = self.words
         head = words[HEAD]
-        at = (head & self._mask) * UNIT
-        moved, kind, _, _, _ = SMALL.unpack_from(self.data, at)
-        if kind == SKIP:
-            moved += SMALL.unpack_from(self.data, 0)[0]
+        at, skipped = self._first(head & self._mask)
+        units = HEADER.unpack_from(self.data, at)[0]
         if WEAK:
             fence()
-        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + moved) & _POSITION)
+        words[HEAD] = ((head + _ONE) & _NUMBER) | ((head + skipped + units) & _POSITION)

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._core.engine import Reentered
 from .._core.threads import start as start_thread
-from .bells import Bell, close_all, duplicate, pair
+from .bells import Bell, pair
 from .causes import forms_of
+from .descriptors import close_all, duplicate
 from .features import ROBUST
 from .layout import MAGIC, MUTEX_AT, MUTEXES, WORDS_END
 from .memory import Memory
@@ -46,6 +47,8 @@ __all__ = ["Passage", "Shared", "inherit_all"]
 _CLOSING = 0.2  # seconds that a close waits for a mutex whose owner is stopped
 _ATTACHING = 5.0  # seconds that a handle which arrives does
 _INSISTING = 600  # times, a tenth of a second apart, that one which could not be had is told of where it came from
+
+_STOPPED = "a process is stopped in the midst of using this: it cannot be joined meanwhile"
 
 _known: weakref.WeakValueDictionary[bytes, Shared] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
@@ -135,8 +138,7 @@ class Shared:
                     elif mine != port.bell.fds():  # the same twice, for two handles of one process that was spawned
                         close_all(mine)
             finally:
-                for fd in fds:
-                    os.close(fd)
+                close_all(fds)
             return shared
 
     def _close_spare(self, fd: int) -> None:
@@ -171,13 +173,19 @@ class Shared:
         if self.slot is not None and claimed_from is None:
             self.outbound._locked(self._open, handles)
             return
+        if not self._insist(self._attach, handles, claimed_from):
+            if claimed_from is not None:
+                self._give_up(handles, claimed_from)
+            raise OSError(_STOPPED)
+
+    def _insist(self, step: Callable[..., bool], *args: Any) -> bool:
+        """Take this step under the lock; if somebody else has the mutex, again and again for a while. Was it taken?"""
         end = time.monotonic() + _ATTACHING
-        while not self.outbound._locked(self._attach, handles, claimed_from):
+        while not self.outbound._locked(step, *args):
             if time.monotonic() >= end:
-                if claimed_from is not None:
-                    self._give_up(handles, claimed_from)
-                raise OSError("a process is stopped in the midst of using this: it cannot be joined meanwhile")
+                return False
             time.sleep(0.01)
+        return True
 
     def _attach(self, handles: Sequence[SharedHandle[Any]], claimed_from: int | None) -> bool:
         """Under the lock. False: somebody else has the mutex."""
@@ -326,14 +334,10 @@ class Shared:
 
     def own(self, handle: SharedHandle[Any], wanted: bool) -> None:
         """A handle that was inherited is used from now on; or is not what this process is for."""
-        if wanted:
-            end = time.monotonic() + _ATTACHING
-            while not self.outbound._locked(self._own, handle):
-                if time.monotonic() >= end:
-                    raise OSError("a process is stopped in the midst of using this: it cannot be joined meanwhile")
-                time.sleep(0.01)
-        else:
+        if not wanted:
             self.outbound._locked(self._disown, handle)
+        elif not self._insist(self._own, handle):
+            raise OSError(_STOPPED)
 
     def _own(self, handle: SharedHandle[Any]) -> bool:
         if not handle._inherited or not handle._open:

@@ -19,7 +19,8 @@ from multiprocessing import AuthenticationError
 from typing import TYPE_CHECKING, NoReturn
 
 from .._core.threads import start
-from .offers import HandoverError, Offer, alive, close_all, copies, gone, over, refused, silent
+from .descriptors import close_all, duplicate
+from .offers import HandoverError, Offer, alive, gone, over, refused, silent
 
 if TYPE_CHECKING:
     from multiprocessing.resource_sharer import DupFd
@@ -34,7 +35,7 @@ def share(fds: Sequence[int], number: int) -> Offer:
         from multiprocessing.resource_sharer import DupFd
     except ImportError as error:
         raise HandoverError("a handle can be pickled here only as an argument of a process that is started") from error
-    close_all(copies(fds))  # fails now if one of them would: what has been given to the sharer is hard to get back
+    close_all(duplicate(fds))  # fails now if one of them would: what has been given to the sharer is hard to get back
     shared = [DupFd(fd) for fd in fds]
     return Offer(pickle.dumps(shared), number, b"", os.getpid())
 
