@@ -183,8 +183,13 @@ def test_of_many_threads_that_cancel_one_gives_the_reason(backend: str, census: 
     run(body, backend=backend)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_busy_task_feels_a_cancellation_from_another_thread(backend: str) -> None:
-    """Operations that need not wait give their loop a turn now and then: there it arrives."""
+    """Operations that need not wait give their loop a turn now and then: there it arrives.
+
+    A loop that often looks for events lets go of the GIL for a moment too short for another thread to get it, and each
+    time CPython begins anew to count the 5 ms after which it would insist: hence the haste.
+    """
 
     async def body() -> None:
         ch = Channel[int](1)
