@@ -90,6 +90,16 @@ def pair(request: pytest.FixtureRequest) -> worlds.Pair:
     return worlds.Pair(worlds.ALL[producer], worlds.ALL[consumer])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_garbage_of_others() -> None:
+    """What is there before a module of tests begins, such as what pytest keeps of all tests before, is no garbage.
+
+    Many tests collect, in processes that they fork too, and need not look at it.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def whole_budget() -> None:
     """No test depends on how many operations were performed before it: when the loop is given a turn is its own."""
@@ -163,9 +173,3 @@ _OWN_TRACE_FUNCTION = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that set a trace function of their own run last: a run that measures coverage does not recover from it."""
     items.sort(key=lambda item: item.path.name in _OWN_TRACE_FUNCTION)
-
-
-def pytest_collection_finish() -> None:
-    """What all tests have in common, modules above all, is no garbage: many tests collect, and need not look at it."""
-    gc.collect()
-    gc.freeze()
