@@ -28,7 +28,7 @@ class _Line(socket.socket):
 class Bell:
     """One of the two. Where nothing is carried `parcels` is `socket`."""
 
-    __slots__ = ("_hung_up", "fd", "parcels", "socket")
+    __slots__ = ("fd", "parcels", "socket")
 
     def __init__(self, bell: socket.socket, parcels: socket.socket) -> None:
         self.socket = bell
@@ -36,8 +36,6 @@ class Bell:
         self.fd = bell.fileno()
         bell.setblocking(False)
         parcels.setblocking(False)
-        self._hung_up = select.poll()
-        self._hung_up.register(self.fd, 0)
 
     @classmethod
     def of(cls, fds: list[int]) -> Bell:
@@ -63,7 +61,9 @@ class Bell:
 
     def hung_up(self) -> bool:
         """Is nobody on the other side any more?"""
-        return bool(self._hung_up.poll(0))
+        poll = select.poll()  # one of its own: a process that is forked meanwhile could not use one that is in use
+        poll.register(self.fd, 0)
+        return bool(poll.poll(0))
 
 
 def pair(sockets: int = 2) -> tuple[Bell, Bell]:
