@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -18,9 +18,9 @@ def marks(*names: str) -> list[pytest.MarkDecorator]:
     return [_NO_UVLOOP] if "uvloop" in names else []
 
 
-def each(names: Iterable[str]) -> list[Any]:
-    """A case for each."""
-    return [pytest.param(name, marks=marks(name)) for name in names]
+def each(names: Iterable[str], stress: Collection[str] = ()) -> list[Any]:
+    """A case for each; for those in `stress` under that mark."""
+    return [pytest.param(name, marks=marks(name) + [pytest.mark.stress] * (name in stress)) for name in names]
 
 
 def on(*names: str) -> pytest.MarkDecorator:

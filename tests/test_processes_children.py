@@ -29,7 +29,7 @@ from typing import Any
 
 import process_jobs as jobs
 import pytest
-from backends import on
+from backends import ALL, each, on
 from children import raises_base_group, raises_group
 from until import settle, until
 from worlds import settle_here
@@ -64,6 +64,12 @@ inner_backends = pytest.mark.parametrize("inner", ["asyncio", "trio", "threads"]
 
 GRACE = 0.15
 HERE = str(Path(__file__).parent)
+
+
+@pytest.fixture(params=each(ALL, stress=["uvloop"]))
+def backend(request: pytest.FixtureRequest) -> str:
+    """Around a process: uvloop, which takes as long as the others, is much like asyncio there."""
+    return str(request.param)
 
 
 # ===================================================================== what is there, and what is left
@@ -635,7 +641,10 @@ def test_sigterm_does_not_cut_an_operation_in_a_shield(post: Post) -> None:
     run(body)
 
 
-@pytest.mark.parametrize("job", [jobs.stubborn, jobs.native, jobs.stopped])
+@pytest.mark.parametrize(
+    ("job", "backend"),
+    [(jobs.stubborn, "asyncio"), (jobs.stubborn, "trio"), (jobs.native, "threads"), (jobs.stopped, "asyncio")],
+)
 def test_after_two_graces_it_is_killed(job: Any, backend: Any, post: Post) -> None:
     async def body() -> None:
         async with TaskGroup() as group:
