@@ -287,6 +287,18 @@ def test_no_memory_can_be_had_at_the_allocation(monkeypatch: pytest.MonkeyPatch)
         use(tx, rx)
 
 
+@pytest.mark.skipif(not hasattr(os, "memfd_create") or POSIX, reason="a file on a disk takes no memory")
+def test_more_memory_than_there_is_is_refused_before_the_kernel_kills_somebody() -> None:
+    there = {line.split()[0]: int(line.split()[1]) << 10 for line in Path("/proc/meminfo").read_text().splitlines()}
+    most = 1 << 35  # twice what is asked for
+    if there["MemAvailable:"] + there["SwapFree:"] > most:
+        pytest.skip(f"this machine has more than {most} bytes")
+    before = census()
+    with pytest.raises(OSError, match="bytes of memory cannot be had"):
+        open_process_channel[Any](1, buffer_bytes=1 << 34)
+    same(before)
+
+
 # ===================================================================== what is not ours
 def test_memory_that_another_process_could_shrink_is_refused() -> None:
     if not hasattr(os, "memfd_create") or POSIX:

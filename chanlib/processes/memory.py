@@ -8,6 +8,7 @@ its last descriptor and mapping, however its users end.
 from __future__ import annotations
 
 import ctypes
+import errno
 import mmap
 import os
 import sys
@@ -16,6 +17,8 @@ import tempfile
 from .features import ANONYMOUS, fcntl, libc
 
 __all__ = ["Memory"]
+
+_MUCH = 1 << 26  # bytes; whether there are so many is not asked
 
 
 class Memory:
@@ -35,6 +38,8 @@ class Memory:
 
         Raises OSError if there is no memory, or no descriptor, to be had.
         """
+        if ANONYMOUS and size > _MUCH:
+            _check_available(size)
         fd = _open(size)
         try:
             os.set_inheritable(fd, False)
@@ -87,6 +92,18 @@ if sys.version_info < (3, 13) and libc is not None:
     _map = ctypes.CDLL(None, use_errno=True).mmap
     _map.restype = ctypes.c_size_t
     _map.argtypes = [ctypes.c_size_t, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long]
+
+
+def _check_available(size: int) -> None:
+    """The kernel promises what it does not have, and kills processes when that is used: it is asked before."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            fields = dict(line.split(":", 1) for line in lines)
+        there = sum(int(fields[name].split()[0]) for name in ("MemAvailable", "SwapFree")) * 1024
+    except (OSError, KeyError, ValueError):  # it cannot be told
+        return
+    if size > there:
+        raise OSError(errno.ENOMEM, f"{size} bytes of memory cannot be had: {there} are available")
 
 
 def _open(size: int) -> int:
