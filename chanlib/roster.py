@@ -25,6 +25,7 @@ from typing import Any
 
 from ._core.backends import Backend, Nursery
 from ._core.engine import PENDING, Acquire, Counter, Leaf, Op, Reentered, WaitQueue
+from ._core.reentry import now_or_after
 from .children import current_child
 from .completions import Completions
 from .handles import TaskHandle
@@ -132,10 +133,7 @@ class Roster(Counter):
 
     # ------------------------------------------------------------- its end, and who gets its place
     def _end(self, child: TaskHandle[Any], state: str) -> None:
-        try:
-            self._locked(self._end_locked, child, state)
-        except Reentered as inside:
-            inside.source._defer(lambda: self._end(child, state))
+        now_or_after(lambda: self._locked(self._end_locked, child, state), None)
 
     def _end_locked(self, child: TaskHandle[Any], state: Any) -> None:
         if child.done:  # an interrupt has come in between

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from .._core.engine import PENDING, Queued, Reentered
+from .._core.engine import PENDING, Queued
 from .parcels import Parcel, pack, unpack, wire
 from .ring import EMPTY
 
@@ -33,7 +33,6 @@ class PumpPort(Queued):
 
     __slots__ = ("_units", "capacity", "look_at", "received", "sent")
 
-    quick = None  # there is no short way
     encode = staticmethod(pack)
     decode = staticmethod(unpack)
     spins: ClassVar[bool] = False
@@ -105,10 +104,7 @@ class PumpPort(Queued):
 
     def rouse(self) -> None:
         """Let all who wait here look again."""
-        try:
-            self._locked(self._wake_all)
-        except Reentered as inside:
-            inside.source._defer(self.rouse)
+        self._locked(self._wake_all)
 
     def discard(self) -> None:
         """The hub has done it."""

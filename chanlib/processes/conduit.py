@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .._core.engine import Reentered
+from .._core.reentry import now_or_after
 from ..channels import ChannelStatistics
 from .causes import cause_of, forms_of
 from .layout import CAUSE, DATA, ENDED, PAGE, SIZE, UNIT, fence
@@ -59,12 +59,8 @@ class Conduit(Shared):
     def end(self, how: int, cause: BaseException | None = None) -> bool:
         """It ends for all. False if it had ended already, in this way or a stronger one."""
         forms = [] if cause is None else list(forms_of(cause))
-        try:
-            first: bool = self.outbound._locked(self._end, how, forms)
-        except Reentered as inside:
-            inside.source._defer(lambda: self.outbound._locked(self._end, how, forms))
-            return self.words[ENDED] < how  # type: ignore[no-any-return]
-        return first
+        would_be_first: bool = self.words[ENDED] < how
+        return now_or_after(lambda: self.outbound._locked(self._end, how, forms), would_be_first)
 
     def _end(self, how: int, forms: list[bytes]) -> bool:
         words = self.words

@@ -19,9 +19,10 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from .._core.engine import PENDING, Op
+from .._core.reentry import now_or_after
 from ..checks import check_name
 from ..events import EventStatistics
-from .gates import Gated, GatedHandle, GateLeaf, insist
+from .gates import Gated, GatedHandle, GateLeaf
 from .ports import HEARTBEAT, Port
 
 if TYPE_CHECKING:
@@ -112,11 +113,11 @@ class ProcessEvent(GatedHandle[_Flag]):
         May be called from anywhere. Does not block, but for up to 0.2 s if another process was stopped (SIGSTOP) right
         in the middle of setting or clearing it. If the caller is killed half way, waiters feel it within 0.2 s.
         """
-        insist(self._used().set)
+        now_or_after(self._used().set, None)
 
     def clear(self) -> None:
         """Reset the flag. Those who were woken by an earlier `set` are not held up. Blocks as `set` does."""
-        insist(self._used().clear)
+        now_or_after(self._used().clear, None)
 
     def is_set(self) -> bool:
         """Whether the flag is set."""

@@ -22,10 +22,11 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from .._core.engine import PENDING, Op
+from .._core.reentry import now_or_after
 from ..checks import check_name
 from ..errors import BrokenFuture, InvalidStateError
 from ..futures import FutureCancelled, FutureStatistics
-from .gates import BODY, BODY_BYTES, Gated, GatedHandle, GateLeaf, insist
+from .gates import BODY, BODY_BYTES, Gated, GatedHandle, GateLeaf
 from .layout import PAGE, PICKLE, UNIT, fence
 from .messages import Message, Record, decode, encode, write
 from .ports import HEARTBEAT, Port
@@ -164,7 +165,7 @@ class ProcessFuture(GatedHandle[_Box], Generic[T]):
     def cancel(self) -> bool:
         """End it with `FutureCancelled`. Returns False, and does nothing, if it is done."""
         box = self._used()
-        return bool(insist(lambda: box.settle(CANCELLED), not box.state))
+        return bool(now_or_after(lambda: box.settle(CANCELLED), not box.state))
 
     # ------------------------------------------------------------- waiting and asking
     def wait(self) -> Op[T]:
@@ -218,7 +219,7 @@ class ProcessFuture(GatedHandle[_Box], Generic[T]):
         """Whether it has a result, an exception, was cancelled, or is broken."""
         box = self._channel
         if not box.state and self._open and box.broken():
-            insist(lambda: box.settle(BROKEN))
+            now_or_after(lambda: box.settle(BROKEN), False)
         return bool(box.state)
 
     def cancelled(self) -> bool:
@@ -302,7 +303,7 @@ class _Settled(GateLeaf[T_co]):
 # ----------------------------------------------------------------- as bytes
 def _set_result(box: _Box, via: object, value: Any) -> None:
     data = b"" if box.state else _encoded(value)
-    if not insist(lambda: box.settle(DONE, data), True):
+    if not now_or_after(lambda: box.settle(DONE, data), True):
         raise InvalidStateError(f"{via!r} is done already")
 
 
@@ -313,7 +314,7 @@ def _set_exception(box: _Box, via: object, error: Any) -> None:
     if not isinstance(given, BaseException) or isinstance(given, StopIteration):
         raise TypeError(f"set_exception() takes an exception that is no StopIteration, not {error!r}")
     packed = pack_error(given, __name__)
-    if not insist(lambda: box.settle(FAILED, packed), True):
+    if not now_or_after(lambda: box.settle(FAILED, packed), True):
         raise InvalidStateError(f"{via!r} is done already")
 
 

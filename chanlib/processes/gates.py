@@ -14,16 +14,10 @@ Invariant: what the words say changes by single stores of who has the first mute
 from __future__ import annotations
 
 import sys
-from _thread import get_ident
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from .._core.engine import Reentered
 from .handles import SharedHandle
 from .layout import DATA, MAGIC, MUTEXES, PAGE, RECEIVERS_ARMED, WORDS_END
-from .mutexes import patiently
 from .operations import PortLeaf
 from .ports import Port
 from .shared import Shared
@@ -34,7 +28,7 @@ if TYPE_CHECKING:
     from .memory import Memory
     from .mutexes import Mutex
 
-__all__ = ["BODY", "BODY_BYTES", "Gate", "GateLeaf", "Gated", "GatedHandle", "insist"]
+__all__ = ["BODY", "BODY_BYTES", "Gate", "GateLeaf", "Gated", "GatedHandle"]
 
 T_co = TypeVar("T_co", covariant=True)
 G = TypeVar("G", bound="Gated")
@@ -79,19 +73,6 @@ class Gated(Shared):
     def _fits(cls, words: Any, size: int) -> bool:
         return size == BODY + BODY_BYTES or (cls.grows and size > BODY + BODY_BYTES)
 
-    @contextmanager
-    def _mutually(self, patience: float) -> Generator[bool]:
-        """Under the lock: with the first mutex, or with False if its owner is stopped for longer than `patience`."""
-        port = self.outbound
-        end = monotonic() + patience
-        port.held = get_ident()
-        try:
-            while not (taken := patiently(port.mutex)) and monotonic() < end:
-                pass
-            yield taken
-        finally:
-            port.release()
-
 
 class GateLeaf(PortLeaf[T_co]):
     """An operation on such a thing that came through a handle."""
@@ -133,12 +114,3 @@ class GatedHandle(SharedHandle[G]):
     def __del__(self) -> None:
         if getattr(self, "_open", False) and not sys.is_finalizing():
             self._let_go()
-
-
-def insist(step: Callable[[], Any], otherwise: Any = None) -> Any:
-    """`step()`; or later and then `otherwise` as its result, if this very thread is in the middle of another."""
-    try:
-        return step()
-    except Reentered as inside:
-        inside.source._defer(step)
-        return otherwise

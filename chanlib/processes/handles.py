@@ -12,7 +12,7 @@ import weakref
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar
 
-from .._core.engine import Reentered
+from .._core.reentry import now_or_after
 from ..errors import HandleClosed
 from .handover import Token, arrive, depart
 from .inheritance import wanted
@@ -97,10 +97,7 @@ class SharedHandle(Generic[S]):
         if not conduit.close(self, cause):
             return False
         for port in (conduit.outbound,) * self._sends + (conduit.inbound,) * self._receives:
-            try:
-                port.rouse()
-            except Reentered as inside:  # by a finalizer, in the middle of an operation
-                inside.source._defer(port.rouse)
+            now_or_after(port.rouse, None)
         return True
 
     # ------------------------------------------------------------- as a value

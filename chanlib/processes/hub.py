@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from .._core.engine import Reentered
+from .._core.reentry import now_or_after
 from .asked import PumpPort, State
 from .layout import PAGE
 from .links import Link, Reception
@@ -98,11 +98,7 @@ class Hub(PumpPort):
     known = state
 
     def tell(self, name: str, *args: Any) -> Any:
-        try:
-            return self._locked(self._perform, self.home, 0, name, args)
-        except Reentered as inside:
-            inside.source._defer(lambda: self.tell(name, *args))
-            return None
+        return now_or_after(lambda: self._locked(self._perform, self.home, 0, name, args), None)
 
     def nobody(self, slots: object, sending: bool) -> bool | None:
         self._expire()

@@ -14,7 +14,7 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .._core.engine import Reentered
+from .._core.reentry import now_or_after
 from .layout import BYTEARRAY, BYTES, VIEW
 from .messages import Record, decode
 from .operations import Receiving
@@ -75,11 +75,11 @@ class Lease:
 
 
 def _end(port: Inbound) -> None:
-    try:
+    def end() -> None:
         while not port._locked(port.end_lease):  # another process has the mutex, and is stopped
             time.sleep(0.001)
-    except Reentered as inside:
-        inside.source._defer(lambda: _end(port))
+
+    now_or_after(end, None)
 
 
 class ReceiveView(Receiving[Lease]):

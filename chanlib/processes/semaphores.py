@@ -25,9 +25,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core.engine import PENDING, Op
+from .._core.reentry import now_or_after
 from ..blocks import HeldInside
 from ..checks import check_count, check_name
-from .gates import Gated, GatedHandle, GateLeaf, insist
+from .gates import Gated, GatedHandle, GateLeaf
 from .layout import CAPACITY, RECEIVERS_ARMED
 from .ports import HEARTBEAT, Port
 from .slots import INHERITED, PID, STARTED, Slots
@@ -254,7 +255,7 @@ class ProcessSemaphore(GatedHandle[_Turnstile], HeldInside):
         if units > MOST:
             raise ValueError(f"units must be at most {MOST}, not {units!r}")
         turnstile = self._used()
-        insist(lambda: turnstile.release(units))
+        now_or_after(lambda: turnstile.release(units), None)
 
     @property
     def value(self) -> int:
@@ -292,7 +293,7 @@ class ProcessLock(ProcessSemaphore):
         """Free it. Raises `RuntimeError` if this process does not hold it."""
         check_count(units, "units", 1)
         turnstile, words = self._used(), repr(self)
-        insist(lambda: turnstile.release(units, owned=words))
+        now_or_after(lambda: turnstile.release(units, owned=words), None)
 
     def locked(self) -> bool:
         """Whether somebody holds it."""

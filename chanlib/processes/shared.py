@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .._core.engine import Reentered
+from .._core.reentry import now_or_after
 from .._core.threads import start as start_thread
 from .bells import Bell, pair
 from .causes import forms_of
@@ -173,12 +174,12 @@ class Shared:
         if self.slot is not None and claimed_from is None:
             self.outbound._locked(self._open, handles)
             return
-        if not self._insist(self._attach, handles, claimed_from):
+        if not self._persist(self._attach, handles, claimed_from):
             if claimed_from is not None:
                 self._give_up(handles, claimed_from)
             raise OSError(_STOPPED)
 
-    def _insist(self, step: Callable[..., bool], *args: Any) -> bool:
+    def _persist(self, step: Callable[..., bool], *args: Any) -> bool:
         """Take this step under the lock; if somebody else has the mutex, again and again for a while. Was it taken?"""
         end = time.monotonic() + _ATTACHING
         while not self.outbound._locked(step, *args):
@@ -240,12 +241,7 @@ class Shared:
     def close(self, handle: SharedHandle[Any], cause: BaseException | None) -> bool:
         """This one is closed. False: it was."""
         forms = [] if cause is None or not handle._sends or handle._inherited else list(forms_of(cause))
-        try:
-            return self.outbound._locked(self._close, handle, forms)  # type: ignore[no-any-return]
-        except Reentered as inside:
-            was_open = handle._open
-            inside.source._defer(lambda: self.outbound._locked(self._close, handle, forms))
-            return was_open
+        return now_or_after(lambda: self.outbound._locked(self._close, handle, forms), handle._open)
 
     def _close(self, handle: SharedHandle[Any], forms: list[bytes]) -> bool:
         if not handle._open:
@@ -287,10 +283,7 @@ class Shared:
 
     def turn_back(self, senders: int, receivers: int) -> None:
         """Those were on their way, and will not arrive."""
-        try:
-            self.outbound._locked(self._turn_back, senders, receivers)
-        except Reentered as inside:
-            inside.source._defer(lambda: self.outbound._locked(self._turn_back, senders, receivers))
+        now_or_after(lambda: self.outbound._locked(self._turn_back, senders, receivers), None)
 
     def _turn_back(self, senders: int, receivers: int) -> None:
         self.away = [self.away[0] - senders, self.away[1] - receivers]
@@ -336,7 +329,7 @@ class Shared:
         """A handle that was inherited is used from now on; or is not what this process is for."""
         if not wanted:
             self.outbound._locked(self._disown, handle)
-        elif not self._insist(self._own, handle):
+        elif not self._persist(self._own, handle):
             raise OSError(_STOPPED)
 
     def _own(self, handle: SharedHandle[Any]) -> bool:
@@ -386,12 +379,19 @@ class Shared:
         if self.memory.fd < 0 and self.words[MUTEXES] == FILE:  # we have left, there is nothing to lock any more
             yield False
             return
-        end = time.monotonic() + _CLOSING
+        with self._mutually(_CLOSING) as taken:
+            yield taken
+
+    @contextmanager
+    def _mutually(self, patience: float) -> Generator[bool]:
+        """Under the lock: with the senders' mutex, or with False if its owner is stopped for longer than `patience`."""
+        port = self.outbound
+        end = time.monotonic() + patience
         port.held = get_ident()
         try:
-            while not (got := patiently(port.mutex)) and time.monotonic() < end:
+            while not (taken := patiently(port.mutex)) and time.monotonic() < end:
                 pass
-            yield got
+            yield taken
         finally:
             port.release()
 
