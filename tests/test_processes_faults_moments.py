@@ -1,4 +1,4 @@
-"""What happens in the midst of an operation between processes: a close, a fork, the end of the loop it waits in.
+"""What happens in the midst of an operation between processes: a close, a fork, the end of its loop, a death.
 
 Cases 9, 23 and 42 of the notes on processes.
 """
@@ -6,7 +6,10 @@ Cases 9, 23 and 42 of the notes on processes.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import pickle
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -159,3 +162,87 @@ def test_a_loop_that_is_closed_while_a_task_waits_takes_nothing_along(opened: An
         tx.send(value).sync(timeout=SOON)
         assert rx.receive().sync(timeout=SOON) == value
     assert len(rx) == 0
+
+
+# ===================================================================== an end that goes
+@forks
+def test_an_end_can_be_pickled_while_others_send(opened: Any) -> None:
+    """Where the locks are those of a file, a descriptor of it that is closed must not let go of them."""
+    tx, rx = opened(1000)
+
+    def body(tell: Tell, who: int) -> None:
+        tell("ready")
+        with tx, rx:
+            enough = threading.Event()
+
+            def pickle_them() -> None:
+                while not enough.is_set():
+                    pickle.loads(pickle.dumps(tx)).close()
+
+            side = Elsewhere(pickle_them)
+            for number in range(2000):
+                tx.send((who, number, b"x" * (number % 300))).sync(timeout=SOON)
+            enough.set()
+            side.join()
+
+    with forked(lambda tell: body(tell, 0)) as first, forked(lambda tell: body(tell, 1)) as second:
+        first.says(), second.says()
+        tx.close()
+        got = list(rx)
+        assert (first.wait(), second.wait()) == (0, 0)
+    for who in range(2):
+        assert [number for other, number, _ in got if other == who] == list(range(2000))
+    assert all(len(value) == number % 300 for _, number, value in got)
+
+
+@forks
+def test_a_process_that_is_forked_may_drop_a_send_of_its_parent(opened: Any) -> None:
+    """An end inside of it is still on its way, for the parent."""
+    tx, rx = opened(1)
+    inner, receives = opened(10)
+    tx.send_nowait(0)
+    op = tx.send(inner)
+    with pytest.raises(TimeoutError):
+        op.sync(timeout=0)
+    senders = inner.statistics().senders
+
+    def body(tell: Tell) -> None:
+        nonlocal op
+        del op
+        gc.collect()
+        inner.send(1).sync(timeout=SOON)
+        inner.close()
+        tell(inner.statistics().sent)
+
+    with forked(body) as child:
+        assert child.says() == 1
+        child.wait()
+    assert inner.statistics().senders == senders
+    assert receives.receive_nowait() == 1
+    del op
+    gc.collect()
+    assert inner.statistics().senders == 1
+    assert rx.drain() == [0]
+
+
+# ===================================================================== a death
+@forks
+@pytest.mark.parametrize("side", [0, 1], ids=["sender", "receiver"])
+def test_the_death_of_the_other_side_is_the_end_for_who_waits_for_that(opened: Any, side: int) -> None:
+    ends = opened(10)
+    other, mine = ends[side], ends[1 - side]
+
+    def body(tell: Tell) -> None:
+        with other.clone():
+            tell("ready")
+            signal.pause()
+
+    with forked(body) as child:
+        child.says()
+        other.close()
+        assert not mine.is_closed
+        with pytest.raises(TimeoutError):
+            mine.wait_closed().sync(timeout=0)
+        child.kill()
+        mine.wait_closed().sync(timeout=SOON)
+        assert mine.is_closed

@@ -6,6 +6,7 @@ In the process of the hub it is the hub itself (`hub`), elsewhere what asks ther
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,17 +32,19 @@ class State(NamedTuple):
 class PumpPort(Queued):
     """What operations ask, in the hub as elsewhere. It stands for both directions, and for the ring."""
 
-    __slots__ = ("_units", "capacity", "look_at", "received", "sent")
+    __slots__ = ("_errors", "_units", "capacity", "look_at", "received", "sent")
 
     encode = staticmethod(pack)
     decode = staticmethod(unpack)
     spins: ClassVar[bool] = False
     leased: ClassVar[bool] = False
+    hold: ClassVar[None] = None  # nothing lies anywhere to be looked at
 
     def __init__(self, most: int, units: int) -> None:
         super().__init__()
         self.capacity = most or math.inf
         self._units = units
+        self._errors: deque[Exception] = deque()  # to be told to who receives next, here
         self.look_at = 0.0  # nobody has to look: the state says it
         self.sent = self.received = 0  # by this process
 
@@ -70,7 +73,7 @@ class PumpPort(Queued):
         return None if state.lost and not sending else True
 
     def empty(self) -> bool:
-        return not self.known().values
+        return not self._errors and not self.known().values
 
     def put_one(self, message: Any) -> bool:
         return False
@@ -86,13 +89,26 @@ class PumpPort(Queued):
                 parcel.courier = None
         self.sent += len(parcels)
 
-    def put_back(self, parcels: Sequence[Parcel]) -> None:
-        """They are received again, by whoever comes first."""
+    def put_back(self, parcels: Sequence[Any]) -> None:
+        """They are received again, by whoever comes first; errors among them by who receives next in this process."""
+        errors = [one for one in parcels if isinstance(one, Exception)]
+        parcels = parcels[len(errors) :]
+        if errors:
+            self._locked(self._keep, errors)
         if parcels:
             self.tell("return", wire(parcels))
 
-    def lease(self, slot: object) -> Any:
-        """Nothing lies anywhere to be looked at: it is taken."""
+    def _keep(self, errors: Sequence[Exception]) -> None:
+        self._errors.extend(errors)
+        self._wake_all()
+
+    def _tell(self) -> None:
+        """Under the lock, before anything is received."""
+        if self._errors:
+            raise self._errors.popleft()
+
+    def lease(self, hold: object) -> Any:
+        """It is taken."""
         got = self.get(1)
         return got if got is EMPTY or got is PENDING else got[0]
 

@@ -47,6 +47,23 @@ class Conduit(Shared):
     def _fits(cls, words: Any, size: int) -> bool:
         return bool(size == DATA + words[SIZE] * UNIT)
 
+    def inherit(self) -> None:
+        """What was taken out, or is looked at, is the parent's."""
+        self.inbound.hold = None
+        self.inbound.forget()
+        self.inbound.count = self.outbound.count = 0
+        super().inherit()
+
+    def _hang_up(self) -> None:
+        super()._hang_up()
+        if not self.receivers + self.heirs[1]:
+            self.outbound._defer(lambda: self.inbound._locked(self.inbound.forget))
+
+    def _leave(self) -> None:
+        """Who still looks at a value in the memory comes by here afterwards."""
+        if self.inbound.hold is None:
+            super()._leave()
+
     # ------------------------------------------------------------- the end
     def _conclude(self) -> None:
         """Under the lock: whatever follows from the ends that are closed. Can be repeated."""

@@ -13,7 +13,8 @@ import socket
 import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from itertools import starmap
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .descriptors import close_all
 from .layout import PAIR
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["Courier", "Flight", "board", "carried", "fetch", "here"]
 
 MOST = 250  # descriptors in one message; the kernel's limit is 253
+_SPACE = socket.CMSG_LEN(MOST * array.array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class Flight(Protocol):
@@ -39,11 +42,12 @@ class Flight(Protocol):
 
 
 class Courier:
-    __slots__ = ("count", "departed", "flights", "memory")
+    __slots__ = ("count", "departed", "flights", "memory", "pid")
 
     def __init__(self, flights: list[Flight]) -> None:
         self.count = _count(flights)
         self.departed = False
+        self.pid = os.getpid()
         self.memory: Memory | None = None
         self.flights = flights
 
@@ -80,29 +84,55 @@ class Courier:
             self.memory.close()
 
     def __del__(self) -> None:
-        """A message that was never sent; or whose sender was cut off right after it."""
+        """A message that was never sent; or whose sender was cut off right after it; or that a fork has copied."""
         if getattr(self, "flights", None) or getattr(self, "memory", None) is not None:
-            if self.departed:
+            if self.departed or self.pid != os.getpid():
                 self.arrived()
             else:
                 self.turn_back()
 
 
-def fetch(number: int, through: socket.socket) -> list[int]:
-    """The descriptors sent under `number`. What was sent before and never announced is closed."""
+class Carrier(Protocol):
+    """What descriptors have come with."""
+
+    number: int  # under which they were sent
+    fds: list[int] | None
+
+
+def fetch(record: Carrier, through: socket.socket) -> None:
+    """Give `record` its descriptors, or none if they cannot be had. What was sent before and never announced is closed.
+
+    An interrupt leaves none open that nobody has: what is received gets into `got` without a step of Python between.
+    """
     while True:
+        got: list[Any] = []
         try:
-            data, fds, _, _ = socket.recv_fds(through, PAIR.size, MOST)
+            got.extend(starmap(through.recvmsg, ((PAIR.size, _SPACE, _CLOEXEC),)))
+            data, ancillary, *_ = got[0]
+            number, count = PAIR.unpack(data) if data else (record.number, 1)
+            if number == record.number:
+                fds = _descriptors(ancillary)
+                if len(fds) < count:  # no descriptor was free for the rest
+                    break
+                for fd in fds:
+                    os.set_inheritable(fd, False)
+                record.fds = fds
+                got.clear()
+                return
         except BlockingIOError:
-            return []
-        if not data or PAIR.unpack(data)[0] == number:
-            if len(fds) < (PAIR.unpack(data)[1] if data else 1):  # no descriptor was free for the rest
-                close_all(fds)
-                return []
-            for fd in fds:
-                os.set_inheritable(fd, False)
-            return fds
-        close_all(fds)
+            break
+        finally:
+            for _, ancillary, *_ in got:
+                close_all(_descriptors(ancillary))
+    record.fds = []
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+    return found.tolist()
 
 
 def board(flights: list[Flight], flight: Flight) -> int:
@@ -134,4 +164,6 @@ def carried(fds: list[int] | None) -> Generator[None]:
         yield
     finally:
         here.fds = before
-        close_all(fd for fd in fds or () if fd >= 0)
+        if fds:
+            close_all(fd for fd in fds if fd >= 0)
+            fds.clear()

@@ -164,11 +164,17 @@ class Handle(SharedHandle[Conduit], ClosedAtEnd):
 
     @property
     def is_closed(self) -> bool:
-        """Whether this end is closed, or the channel as a whole."""
-        return not self._open or bool(self._channel.ended())
+        """Whether this end or the channel is closed, or the other side has gone, in whatever way."""
+        if not self._open or self._channel.ended():
+            return True
+        conduit = self._channel
+        return self._nobody(conduit.outbound if self._sends else conduit.inbound, self._sends) is not False
 
     def wait_closed(self) -> Op[None]:
-        """Wait until the channel is closed, or this end is. Felt within 0.2 s if another process does it."""
+        """Wait until the channel is closed, this end is, or the other side has gone, in whatever way.
+
+        Felt within 0.2 s if another process does it.
+        """
         conduit = self._channel
         return Closed(self, conduit.outbound if self._sends else conduit.inbound)
 
@@ -288,7 +294,8 @@ class _ReceivesFrom(Handle, Received[T_co]):
     def receive_some(self, max: float = math.inf, /) -> Op[list[T_co]]:
         """Take what is there, at least one value and at most `max`, in one step; waits for the first.
 
-        It stops before one that fails to unpickle; for that the next receive raises.
+        One that fails to unpickle is left out, and gone: the next receive of this process raises for it. If there is no
+        other one this does.
         """
         return ReceiveSome(self, self._channel.inbound, check_max(max))
 

@@ -112,6 +112,7 @@ class Hub(PumpPort):
 
     def get(self, most: float) -> Any:
         """Under the lock: what is there, at most so many; EMPTY."""
+        self._tell()
         found = self._get(most)
         self.received += len(found)
         return found or EMPTY

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._core.reentry import now_or_after
 from .layout import BYTEARRAY, BYTES, VIEW
-from .messages import Record, decode
+from .messages import Record
 from .operations import Receiving
 from .parcels import Parcel
+from .ports import Hold
 
 if TYPE_CHECKING:
+    from .conduit import Conduit
     from .ends import Handle
     from .ports import Inbound
 
@@ -35,27 +37,29 @@ class Lease:
     an array, still looks into the memory; it must not be used any more. Other receivers wait meanwhile.
     """
 
-    __slots__ = ("_place", "_port", "value")
+    __slots__ = ("_conduit", "_hold", "_place", "value")
 
-    def __init__(self, value: Any, port: Inbound | None = None, place: Any = None) -> None:
-        self.value = value
-        self._port = port
-        self._place = None if place is None else weakref.ref(place)  # where it lies: alive as long as anybody looks
+    def __init__(self, conduit: Conduit) -> None:
+        self._hold = Hold(conduit.slot or 0)
+        self._place: weakref.ref[Any] | None = None  # where it lies: alive as long as anybody looks
+        self.value: Any = None
+        self._conduit: Conduit | None = conduit  # last: what has none needs no end
 
     def release(self) -> None:
         """End it, once. Called by leaving the block."""
-        value: Any = self.value
-        self.value = None
-        port, self._port = self._port, None
-        if port is None:
+        conduit = self._conduit
+        if conduit is None:
             return
-        try:
-            value.release()
-            del value
-        except BufferError:
-            pass
-        finally:
-            _end(port)
+        value = self.value
+        self.value = None
+        if self._place is not None and value is not None:  # else an interrupt has cut this before
+            try:
+                value.release()
+            except BufferError:
+                pass
+        del value
+        _end(conduit, self._hold)
+        self._conduit = None
         if self._place is not None and self._place() is not None:
             raise BufferError(
                 "something still looks into the memory of a received value after its `with` block: drop it inside"
@@ -70,47 +74,53 @@ class Lease:
         self.release()
 
     def __del__(self) -> None:
-        if self._port is not None:
+        if getattr(self, "_conduit", None) is not None:
             self.release()
 
 
-def _end(port: Inbound) -> None:
+def _end(conduit: Conduit, hold: Hold) -> None:
     def end() -> None:
-        while not port._locked(port.end_lease):  # another process has the mutex, and is stopped
+        port = conduit.inbound
+        if port.hold is not hold:
+            return
+        while not port._locked(port.end_lease, hold):  # another process has the mutex, and is stopped
             time.sleep(0.001)
+        if not (conduit.senders or conduit.receivers):  # all its handles were closed meanwhile
+            conduit.outbound._locked(conduit._leave)
 
     now_or_after(end, None)
 
 
 class ReceiveView(Receiving[Lease]):
-    """Receiving a value in place."""
+    """Receiving a value in place. The lease is made beforehand: an interrupt that comes later ends it."""
 
-    __slots__ = ("_port",)
+    __slots__ = ("_lease",)
 
     def __init__(self, via: Handle, port: Inbound) -> None:
         self._via = via
-        self._src = self._port = port
+        self._src = port
+        self._lease = Lease(via._channel)
 
     def _attempt(self, port: Inbound) -> Any:
-        slot = self._via._channel.slot
-        assert slot is not None
-        return self._look(port, lambda: port.lease(slot))
+        hold = self._lease._hold
+        hold.slot = self._via._channel.slot or 0
+        return self._look(port, lambda: port.lease(hold))
 
     def _finish(self, got: Any) -> Lease:
-        port = self._port
-        if type(got) is not Record or got.copied:  # it has been taken out
-            value = port.decode(got, self._via._serializer)
-            if type(got) is Parcel and got.kind in (BYTES, BYTEARRAY, VIEW):
-                value = memoryview(value).toreadonly()
-            return Lease(value)
-        if got.kind in (BYTES, BYTEARRAY, VIEW):
-            view = got.payload
-            place = (ctypes.c_char * view.nbytes).from_buffer(view)
-            return Lease(memoryview(place).cast("B").toreadonly(), port, place)
-        try:
-            return Lease(decode(got.copy(), self._via._serializer))
-        finally:
-            _end(port)
+        lease, via = self._lease, self._via
+        if type(got) is Record and not got.copied:
+            if got.kind in (BYTES, BYTEARRAY, VIEW):
+                view = got.payload
+                place = (ctypes.c_char * view.nbytes).from_buffer(view)
+                lease._place = weakref.ref(place)
+                lease.value = memoryview(place).cast("B").toreadonly()
+                return lease
+            got = got.copy()
+        lease.release()  # it is not looked at where it lies
+        lease.value = via._channel.inbound.decode(got, via._serializer)
+        if type(got) is Parcel and got.kind in (BYTES, BYTEARRAY, VIEW):
+            lease.value = memoryview(lease.value).toreadonly()
+        return lease
 
     def _describe(self, port: Any) -> str:
         return f"receive_view from {self._via!r}"

@@ -16,7 +16,7 @@ import tempfile
 
 from .features import ANONYMOUS, fcntl, libc
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "look"]
 
 _MUCH = 1 << 26  # bytes; whether there are so many is not asked
 
@@ -59,9 +59,7 @@ class Memory:
     def attach(cls, fd: int) -> Memory:
         """Map what another process has created. The descriptor is ours from now on, also if this raises."""
         try:
-            if ANONYMOUS and not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
-                raise ValueError("this memory is not sealed: another process could shrink it")
-            return cls(fd, os.fstat(fd).st_size)
+            return cls(fd, _sealed(fd))
         except BaseException:
             os.close(fd)
             raise
@@ -71,6 +69,21 @@ class Memory:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def look(fd: int) -> memoryview:
+    """What another process has created, mapped. The descriptor is closed, also if this raises."""
+    try:
+        return memoryview(_mapped(fd, _sealed(fd)))
+    finally:
+        os.close(fd)
+
+
+def _sealed(fd: int) -> int:
+    """How long it is, if nobody can shrink it."""
+    if ANONYMOUS and not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+        raise ValueError("this memory is not sealed: another process could shrink it")
+    return os.fstat(fd).st_size
 
 
 def _mapped(fd: int, size: int) -> mmap.mmap:

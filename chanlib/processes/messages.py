@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol, cast
 
+from ..errors import ChannelClosed, WouldBlock
 from .courier import Courier, Flight, carried, here
 from .descriptors import close_all
 from .layout import (
@@ -31,7 +32,7 @@ from .layout import (
     VIEW,
     units_of,
 )
-from .memory import Memory
+from .memory import Memory, look
 
 __all__ = ["LARGEST", "SMALLEST", "Message", "Record", "Serializer", "decode", "encode", "read", "write"]
 
@@ -87,6 +88,12 @@ class Message:
         short = Message(self.kind, b"", (), courier)
         short.length = self.units * UNIT
         return short
+
+    def keep(self) -> None:
+        """It has to wait: what its sender does to his buffers meanwhile is not to be seen."""
+        if type(self.payload) is memoryview:
+            self.payload = bytes(self.payload)
+        self.buffers = [memoryview(bytes(buffer)) for buffer in self.buffers]
 
     def abandon(self) -> None:
         """It will not be sent."""
@@ -191,9 +198,10 @@ class Record:
 
     __slots__ = ("_at", "_data", "buffers", "copied", "count", "fds", "kind", "number", "payload", "spilled", "units")
 
-    fds: list[int] | None  # the descriptors that came along
+    fds: list[int] | None  # the descriptors that came along; -1 where one has been taken
 
     def __init__(self, data: memoryview, at: int, copy: bool) -> None:
+        self.fds = None
         self.copied = copy
         self._data: memoryview | None = None if copy else data
         self._at = at
@@ -205,7 +213,6 @@ class Record:
             self.number, self.count = PAIR.unpack_from(data, at)
             at += UNIT
         self.spilled = flags & SPILLED != 0
-        self.fds = None
         self.buffers: list[Any] | None = None
         if self.spilled:
             self.payload: Any = None
@@ -231,10 +238,11 @@ class Record:
         """The same, copied out."""
         return self if self._data is None else Record(self._data, self._at, True)
 
-    def drop(self) -> None:
-        """Nobody wants it."""
-        close_all(self.fds or ())
-        self.fds = None
+    def __del__(self) -> None:
+        """Nobody has wanted it, or an interrupt has kept him from it."""
+        fds: list[int] | None = getattr(self, "fds", None)
+        if fds:
+            close_all(fd for fd in fds if fd >= 0)
 
 
 def read(data: memoryview, at: int) -> tuple[Any, int]:
@@ -251,7 +259,17 @@ def read(data: memoryview, at: int) -> tuple[Any, int]:
 
 
 def decode(record: Any, serializer: Serializer | None) -> Any:
-    """The value. Raises whatever its unpickling raises; it is then lost."""
+    """The value. Raises whatever its unpickling raises; it is then lost.
+
+    What would mean something else to who receives, that there is no more above all, is a RuntimeError (as PEP 479).
+    """
+    try:
+        return _decoded(record, serializer)
+    except (StopIteration, StopAsyncIteration, ChannelClosed, WouldBlock) as error:
+        raise RuntimeError(f"the unpickling of a value raised {type(error).__name__}") from error
+
+
+def _decoded(record: Any, serializer: Serializer | None) -> Any:
     if type(record) is int:
         return record
     kind: int
@@ -263,18 +281,16 @@ def decode(record: Any, serializer: Serializer | None) -> Any:
         if kind == BYTES:
             return payload
         return str(payload, "utf-8") if kind == STR else cast(Serializer, serializer).loads(payload)
-    fds, record.fds = record.fds, None
+    fds = record.fds
+    inside = record
     if record.spilled:
         if not fds:
             raise OSError("the memory with this message has not come along: no descriptor was free")
-        memory = Memory.attach(fds.pop())
-        memory.close()
-        record = Record(memory.view, 0, False)
-        record.fds = fds
-    kind, payload = record.kind, record.payload
+        inside = Record(look(fds.pop()), 0, False)
+    kind, payload = inside.kind, inside.payload
     if kind == PICKLE:
         with carried(fds):
-            return pickle.loads(payload, buffers=record.buffers or ())
+            return pickle.loads(payload, buffers=inside.buffers or ())
     if kind == CUSTOM:
         return cast(Serializer, serializer).loads(bytes(payload))
     if kind == STR:

@@ -7,7 +7,7 @@ first look (`_hint`, which comes first wherever an operation is looked at), and 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,7 +15,7 @@ from .._core.engine import PENDING, QueuedLeaf
 from .._core.lane import lanes, running_loop
 from ..errors import BrokenChannel, ChannelEmpty, ChannelFull, EndOfChannel, HandleClosed, MessageTooLarge, WouldBlock
 from .layout import UNIT
-from .messages import LARGEST, SMALLEST
+from .messages import LARGEST, SMALLEST, Message
 from .ports import CANCELLED, CLOSED, DESERTED, HEARTBEAT, SPINS
 from .ring import EMPTY
 
@@ -80,6 +80,16 @@ class PortLeaf(QueuedLeaf[T_co]):
 class _Sending(PortLeaf[T_co]):
     __slots__ = ()
     _outbound = True
+
+    def _enqueue(self, port: Any, waiter: Any, /) -> None:
+        for message in self._all():
+            if type(message) is Message:
+                message.keep()
+        super()._enqueue(port, waiter)
+
+    def _all(self) -> Sequence[Any]:
+        """The messages."""
+        raise NotImplementedError
 
     def _seems_ready(self, port: Outbound) -> bool:
         return bool(port.ended) or port.ring.has_room(self._first())
@@ -161,6 +171,9 @@ class Send(_Sending[None]):
     def _first(self) -> Any:
         return self._message
 
+    def _all(self) -> Sequence[Any]:
+        return (self._message,)
+
     def _describe(self, port: Any) -> str:
         return f"send to {self._via!r}"
 
@@ -189,6 +202,9 @@ class SendSome(_Sending[int]):
     def _first(self) -> Any:
         assert self._messages
         return self._messages[0]
+
+    def _all(self) -> Sequence[Any]:
+        return self._messages or ()
 
     def _describe(self, port: Any) -> str:
         return f"send_some to {self._via!r}"
@@ -271,22 +287,22 @@ class ReceiveSome(Receiving[Any]):
         return [] if found is PENDING else found
 
     def _finish(self, got: Any) -> Any:
-        """Up to the first that does not unpickle: the next receive raises for that."""
+        """Those that unpickle; for each that does not, one of the next receives of this process raises."""
         serializer = self._via._serializer
         values: list[Any] = []
+        errors: list[Exception] = []
         port = self._via._channel.inbound
         for number, record in enumerate(got):
             try:
                 values.append(port.decode(record, serializer))
-            except Exception:
-                if not values:
-                    port.put_back(got[1:])
-                    raise
-                port.put_back(got[number:])  # whoever receives it gets the error
-                break
-            except BaseException:
-                port.put_back(got[number + 1 :])
+            except Exception as error:
+                errors.append(error)
+            except BaseException:  # an interrupt: what it has not come to is for the next
+                port.put_back([*errors, *got[number + 1 :]])
                 raise
+        port.put_back(errors[not values :])
+        if errors and not values:
+            raise errors[0]
         return values
 
     def _describe(self, port: Any) -> str:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .bells import Bell
     from .slots import Slots
 
-__all__ = ["CANCELLED", "CLOSED", "DESERTED", "HEARTBEAT", "Inbound", "Outbound", "Port"]
+__all__ = ["CANCELLED", "CLOSED", "DESERTED", "HEARTBEAT", "Hold", "Inbound", "Outbound", "Port"]
 
 OPEN, CLOSED, CANCELLED, DESERTED = range(4)
 """How it has ended: not yet; it may be drained; nobody gets what was in it; the last receiver has gone."""
@@ -223,19 +223,30 @@ class Outbound(Port):
         return number  # type: ignore[no-any-return]
 
 
+class Hold:
+    """The right to look at the first record where it lies."""
+
+    __slots__ = ("head", "slot")
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot  # of whom
+        self.head = 0  # the word, at that time
+
+
 class Inbound(Port):
-    __slots__ = ("_returned", "_slots")
+    __slots__ = ("_returned", "_slots", "hold")
     _armed, _their_armed = RECEIVERS_ARMED, SENDERS_ARMED
 
     def __init__(self, ring: Ring, mutex: Mutex, slots: Slots) -> None:
         super().__init__(ring, mutex)
         self._slots = slots
-        self._returned: deque[Any] = deque()  # records that have been taken out, and were not wanted then
+        self._returned: deque[Any] = deque()  # records that were taken out, and not wanted then; errors to be told
+        self.hold: Hold | None = None  # of this process
 
     def get_one(self) -> Any:
-        """Without the lock, where the mutex is as good: a record, if one is there and has no descriptors."""
+        """Without the lock, where the mutex is as good: a record, if that is easy."""
         words, quick = self.words, self.quick
-        if quick is None or self._returned or words[LEASE]:
+        if quick is None or self._returned or words[LEASE] or words[ENDED] > CLOSED:
             return PENDING
         mine = True
         try:
@@ -260,8 +271,8 @@ class Inbound(Port):
         """Under the lock: what is there, at most so many, as a list of records; EMPTY; PENDING: that cannot be said."""
         words, ring = self.words, self.ring
         found: list[Any] = []
-        while self._returned and len(found) < most:
-            found.append(self._returned.popleft())
+        while self._returned and len(found) < most and not (found and isinstance(self._returned[0], Exception)):
+            found.append(self._next_returned())
         if not self.take():
             return found or PENDING
         try:
@@ -283,40 +294,61 @@ class Inbound(Port):
         """With the descriptors that belong to it."""
         if type(record) is Record and record.number:
             assert self.bell is not None
-            record.fds = fetch(record.number, self.bell.parcels)
+            fetch(record, self.bell.parcels)
         return record
 
+    def _next_returned(self) -> Any:
+        first = self._returned.popleft()
+        if isinstance(first, Exception):
+            raise first
+        return first
+
     # ------------------------------------------------------------- looking at the first record where it lies
-    def lease(self, slot: int) -> Any:
-        """Under the lock: the first record, which stays where it is until `end_lease`; PENDING, or EMPTY."""
+    def lease(self, hold: Hold) -> Any:
+        """Under the lock: the first record, which stays where it is until `end_lease`; PENDING, or EMPTY.
+
+        One that does not lie in the memory, or has descriptors, is taken out.
+        """
         words, ring = self.words, self.ring
         if self._returned:
-            return self._returned.popleft()
+            return self._next_returned()
         if not self.take():
             return PENDING
         try:
             if words[LEASE] and self._is_leased():
                 return PENDING
-            record = ring.look()
-            if type(record) is not Record or record.number:
-                return self._whole(ring.get())
-            words[LEASE] = slot + 1
-            return record
+            found = ring.look()
+            if type(found) is Record and not found.number:
+                hold.head = words[HEAD]
+                self.hold = hold
+                words[LEASE] = hold.slot + 1
+                return found
+            found = self._whole(ring.get())
         finally:
             self.release()
+        if found is not EMPTY:
+            self.count += 1
+            if words[SENDERS_ARMED]:
+                self.ring_others()
+        return found
 
-    def end_lease(self) -> bool:
-        """Under the lock: it is over, the record is gone. False: somebody else has the mutex."""
+    def end_lease(self, hold: Hold) -> bool:
+        """Under the lock: it is over, the record is gone. False: somebody else has the mutex. Can be repeated."""
+        if self.hold is not hold:  # it is over; or it is that of the process which this one was forked from
+            return True
         if not self.take():
             return False
+        words = self.words
         try:
-            if self.words[LEASE]:
-                self.ring.skip()
-                self.words[LEASE] = 0
+            if words[LEASE] == hold.slot + 1:
+                if words[HEAD] == hold.head:
+                    self.ring.skip()
+                    self.count += 1
+                words[LEASE] = 0
+            self.hold = None
         finally:
             self.release()
-        self.count += 1
-        if self.words[SENDERS_ARMED]:
+        if words[SENDERS_ARMED]:
             self.ring_others()
         self._wake_all()
         return True
@@ -345,11 +377,19 @@ class Inbound(Port):
         self._wake_all()
 
     def discard(self) -> None:
-        """Under the lock: nobody is to get what is there."""
-        while (found := self.get(100)) is not EMPTY and found is not PENDING:
-            for record in found:
-                if type(record) is Record:
-                    record.drop()
+        """Under the lock, after the end: nobody is to get what is there. Who looks at the first may go on."""
+        self.forget()
+        if self.take():
+            try:
+                while (record := self.ring.get()) is not EMPTY:
+                    self._drop(self._whole(record))
+            finally:
+                self.release()
+
+    def forget(self) -> None:
+        """Under the lock: nobody of this process is to get what it has taken out."""
+        self._drop(self._returned)
+        self._returned = deque()
 
     def empty(self) -> bool:
         return not self._returned and bool(self.words[HEAD] == self.words[TAIL])

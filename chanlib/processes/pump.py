@@ -273,9 +273,7 @@ class Pumped:
         self.expected = 0
         if isinstance(self.port, Hub):
             self.port.keeper = None
-        sent, received = self.port.sent, self.port.received
         self.port = Remote(*self._size, link)
-        self.port.sent, self.port.received = sent, received
         self.pid = os.getpid()
         early, self.early = self.early, []
         for handle in early:

@@ -208,6 +208,7 @@ class Remote(PumpPort):
 
     def get(self, most: float) -> Any:
         """Under the lock: what is there, at most so many; EMPTY; PENDING: that cannot be said."""
+        self._tell()
         if self._doubts:
             return PENDING
         call = self._ask("get", most)

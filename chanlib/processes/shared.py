@@ -30,7 +30,7 @@ from .._core.reentry import now_or_after
 from .._core.threads import start as start_thread
 from .bells import Bell, pair
 from .causes import forms_of
-from .descriptors import close_all, duplicate
+from .descriptors import close_all, duplicate, guard, unguard
 from .features import ROBUST
 from .layout import MAGIC, MUTEX_AT, MUTEXES, WORDS_END
 from .memory import Memory
@@ -117,7 +117,25 @@ class Shared:
         shared.outbound.bell, shared.inbound.bell = sending, receiving
         shared.outbound.keeper = weakref.ref(shared)
         _known[shared.key] = shared
+        shared._guard()
         return shared
+
+    def _guard(self) -> None:
+        if self.words[MUTEXES] == FILE:
+            me = weakref.ref(self)
+
+            def by(step: Callable[[], object]) -> None:
+                shared = me()
+                if shared is None:
+                    step()
+                else:
+                    shared._without_locks(step)
+
+            guard(self.memory.fd, by)
+
+    def _without_locks(self, step: Callable[[], object]) -> None:
+        """`step()` while no thread of this process has one of the mutexes: those are taken under these two locks."""
+        now_or_after(lambda: self.outbound._locked(self.inbound._locked, step), None)
 
     @classmethod
     def arrive(cls, key: bytes, fds: list[int], sends: bool, receives: bool) -> Self:
@@ -128,6 +146,7 @@ class Shared:
                 if shared is None:
                     shared = _known[key] = cls(cls._checked(fds.pop(0)), key)
                     shared.outbound.keeper = weakref.ref(shared)
+                    shared._guard()
                 elif not isinstance(shared, cls):
                     raise ValueError(f"this is no {cls.__name__}")
                 else:
@@ -145,11 +164,14 @@ class Shared:
     def _close_spare(self, fd: int) -> None:
         """One more descriptor of the memory. To close it lets go of all file locks that this process has on it."""
         if fd != self.memory.fd:
-            with self.outbound._lock, self.inbound._lock:  # then it has none
-                if self.memory.fd < 0:  # the last handle here has just been closed
+            with self.outbound._lock:
+                gone = self.memory.fd < 0  # the last handle here has just been closed
+                if gone:
                     self.memory.fd = fd
-                else:
-                    os.close(fd)
+            if gone:
+                self._guard()
+            else:
+                close_all([fd])
 
     @classmethod
     def _checked(cls, fd: int) -> Memory:
@@ -367,6 +389,7 @@ class Shared:
         if self.memory.fd >= 0:
             if _known.get(self.key) is self:
                 del _known[self.key]
+            unguard(self.memory.fd)
             self.memory.close()
 
     @contextmanager

@@ -15,8 +15,8 @@ import os
 import pickle
 import threading
 from collections.abc import Sequence
-from multiprocessing import AuthenticationError
-from typing import TYPE_CHECKING, NoReturn
+from multiprocessing import AuthenticationError, reduction
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .._core.threads import start
 from .descriptors import close_all, duplicate
@@ -32,12 +32,22 @@ PICKLE = b"\x80"  # how `Offer.address` begins: the pickled `DupFd`s
 
 def share(fds: Sequence[int], number: int) -> Offer:
     try:
-        from multiprocessing.resource_sharer import DupFd
+        from multiprocessing import resource_sharer
     except ImportError as error:
         raise HandoverError("a handle can be pickled here only as an argument of a process that is started") from error
-    close_all(duplicate(fds))  # fails now if one of them would: what has been given to the sharer is hard to get back
-    shared = [DupFd(fd) for fd in fds]
+    mine = duplicate(fds)  # all, or none: what has been given to the sharer is hard to get back
+    shared = [_shared(resource_sharer, fd) for fd in mine]
     return Offer(pickle.dumps(shared), number, b"", os.getpid())
+
+
+def _shared(sharer: Any, fd: int) -> DupFd:
+    """As the sharer's `DupFd(fd)`, of a descriptor that is ours to give; it is closed with care for locks."""
+    shared: Any = object.__new__(sharer.DupFd)
+    send: Any = reduction.send_handle
+    shared._id = sharer._resource_sharer.register(
+        lambda connection, pid: send(connection, fd, pid), lambda: close_all([fd])
+    )
+    return shared  # type: ignore[no-any-return]
 
 
 def unshare(offer: Offer, patience: float) -> bool:
