@@ -319,15 +319,30 @@ def test_an_error_comes_with_its_remote_traceback(backend: Any) -> None:
     run(body, backend=backend)
 
 
-@pytest.mark.parametrize("what", ["no pickle", "no unpickle"])
+@pytest.mark.parametrize("what", ["no pickle", "no unpickle", "leaves"])
 def test_an_error_that_does_not_survive_the_way_is_a_remote_error(what: str) -> None:
     async def body() -> None:
         error = await error_of(jobs.raises, what)
         assert isinstance(error, RemoteError)
-        assert error.kind == {"no pickle": "process_jobs.NoPickle", "no unpickle": "process_jobs.NoUnpickle"}[what]
-        assert error.text == {"no pickle": "kept back", "no unpickle": "1 and 2"}[what]
+        assert (error.kind, error.text) == {
+            "no pickle": ("process_jobs.NoPickle", "kept back"),
+            "no unpickle": ("process_jobs.NoUnpickle", "1 and 2"),
+            "leaves": ("process_jobs.Leaves", "at once"),
+        }[what]
         assert "in raises" in error.traceback
         assert isinstance(error.__cause__, RemoteTraceback)
+
+    run(body)
+
+
+@pytest.mark.parametrize(("what", "kind"), [("frozen", jobs.Frozen), ("mute", jobs.Mute)])
+def test_an_error_that_nothing_can_be_set_on_or_said_of_comes_as_itself(what: str, kind: type[Exception]) -> None:
+    async def body() -> None:
+        error = await error_of(jobs.raises, what)
+        assert type(error) is kind
+        assert error.args == ((7,) if what == "frozen" else ())
+        assert isinstance(error.__cause__, RemoteTraceback)
+        assert "in raises" in str(error.__cause__)
 
     run(body)
 
