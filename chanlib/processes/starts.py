@@ -1,0 +1,63 @@
+"""Starting a process by `multiprocessing`, with nothing left behind if that fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+from typing import Any
+
+from .descriptors import close_all
+
+__all__ = ["make_sure_of_room", "start_process"]
+
+ROOM = 12  # descriptors that must be free to start a process
+
+
+def make_sure_of_room(line: socket.socket) -> None:
+    """OSError if there are too few descriptors: halfway `multiprocessing` would leave some open."""
+    spare: list[int] = []
+    try:
+        while len(spare) < ROOM:
+            spare.append(os.dup(line.fileno()))
+    finally:
+        close_all(spare)
+
+
+def start_process(process: Any, method: str) -> None:
+    """`process.start()`, with nothing left behind if it fails."""
+    try:
+        if method == "forkserver" or not hasattr(signal, "pthread_sigmask"):
+            process.start()
+        else:
+            _start_undisturbed(process, method)
+    except BaseException as error:
+        trace = error.__traceback__
+        while trace is not None:  # CPython leaves its pipes open if `os.fork` fails
+            if method == "fork" and trace.tb_frame.f_code.co_name == "_launch" and process.pid is None:
+                for name in ("parent_r", "child_w", "child_r", "parent_w"):
+                    fd = trace.tb_frame.f_locals.get(name)
+                    if isinstance(fd, int):
+                        os.close(fd)
+            trace = trace.tb_next
+        error.__traceback__ = None  # what has been opened dies with the frames
+        if isinstance(error, EOFError):
+            raise OSError(errno.EAGAIN, "the fork server could not fork") from None
+        raise
+
+
+def _start_undisturbed(process: Any, method: str) -> None:
+    """Ctrl-C on the terminal is not to hit the process before it has seen to that itself.
+
+    It has our signal mask. (One of a fork server has that of its server.)
+    """
+    if method == "spawn":
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()  # it would be started with our mask, and unblock what we block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
