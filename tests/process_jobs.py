@@ -339,6 +339,11 @@ async def nested_cancel() -> list[Any]:
     return [one.cancelled, result]
 
 
+async def nested_default() -> int:
+    async with TaskGroup() as group:
+        return await group.start_process(add, 1, 2)
+
+
 def never_sync() -> None:
     never().sync()
 

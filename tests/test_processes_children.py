@@ -986,6 +986,13 @@ def test_groups_nest(post: Post) -> None:
     run(body)
 
 
+def test_a_group_in_a_process_that_was_forked_has_a_fork_server_of_its_own() -> None:
+    async def body() -> None:
+        assert await outcome(jobs.nested_default) == 3
+
+    run(body)
+
+
 def test_a_group_in_a_process_can_be_cancelled_there() -> None:
     async def body() -> None:
         assert await outcome(jobs.nested_cancel) == [True, 3]

@@ -25,9 +25,32 @@ def make_sure_of_room(line: socket.socket) -> None:
         close_all(spare)
 
 
+def _forget_lost_server() -> None:
+    """A process that was forked knows the fork server of its parent, and takes its not being a child for an error."""
+    from multiprocessing import forkserver
+
+    server: Any = getattr(forkserver, "_forkserver", None)
+    try:
+        with server._lock:
+            if server._forkserver_pid is None:
+                return
+            try:
+                serves = not os.waitpid(server._forkserver_pid, os.WNOHANG)[0]
+            except ChildProcessError:
+                serves = False
+            if not serves:
+                server._forkserver_pid = None  # so the next one that is asked for is ours
+                alive, server._forkserver_alive_fd = server._forkserver_alive_fd, None
+                os.close(alive)
+    except AttributeError:  # another version of it, which may know better
+        pass
+
+
 def start_process(process: Any, method: str) -> None:
     """`process.start()`, with nothing left behind if it fails."""
     try:
+        if method == "forkserver":
+            _forget_lost_server()
         if method == "forkserver" or not hasattr(signal, "pthread_sigmask"):
             process.start()
         else:
