@@ -524,6 +524,7 @@ def test_bad_input_is_refused_at_once() -> None:
                 ),
                 (lambda: anything.start_process(jobs.add, grace=math.nan), ValueError, "grace must be"),
                 (lambda: anything.start_process(jobs.add, grace="1"), TypeError, "grace must be"),
+                (lambda: anything.start_process(jobs.add, name=5), TypeError, "name must be a string or None, not 5"),
                 (lambda: anything.start_process(jobs.add, logging=1), TypeError, "logging must be True or False"),
             ]:
                 with pytest.raises(kind, match=words):

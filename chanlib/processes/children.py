@@ -34,7 +34,7 @@ from typing import Any, Literal, get_args
 from .._core.engine import Latch, Passed, seconds
 from .._core.running import run_here
 from .._core.threads import start as start_thread
-from ..checks import check_function
+from ..checks import check_function, check_name
 from ..children import current_child, reason_of
 from ..errors import Cancelled, WorkerDied
 from ..run import check_backend
@@ -69,6 +69,7 @@ def process_child(
 ) -> Coroutine[Any, Any, Any]:
     """What a child runs that is a process. Arguments are checked at once, nothing is started."""
     check_function(fn, "fn", "start_process", "a function")
+    check_name(name)
     if os.name != "posix":
         raise NotImplementedError("start_process() needs a POSIX system: sockets that processes share, and signals")
     is_async = iscoroutinefunction(fn) or iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
