@@ -129,6 +129,16 @@ class Wrecked:
         self.home = state["home"]
 
 
+def gives_a_handle() -> Any:
+    from chanlib.processes import ProcessEvent
+
+    return ProcessEvent()
+
+
+def sets_a_handle(future: Any) -> None:
+    future.set_result(gives_a_handle())
+
+
 def take(*values: Any) -> int:
     return len(values)
 

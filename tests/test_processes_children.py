@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import resource
 import signal
 import subprocess
@@ -48,7 +49,7 @@ from chanlib import (
     select,
     sleep,
 )
-from chanlib.processes import children, exits
+from chanlib.processes import ProcessFuture, children, exits
 from chanlib.processes.reports import RemoteTraceback
 
 pytestmark = [
@@ -390,6 +391,21 @@ def test_a_result_that_cannot_be_sent_is_an_error_that_names_it() -> None:
         assert isinstance(error, pickle.UnpicklingError)
         assert str(error) == "the result of job cannot be unpickled here: far from home"
         assert isinstance(error.__cause__, LookupError)
+
+    run(body)
+
+
+def test_a_handle_of_a_process_that_has_gone_is_an_error_that_says_what_to_do() -> None:
+    words = "has gone: .* let a process that lives longer make the handle, or send it through a channel and wait until"
+
+    async def body() -> None:
+        error = await error_of(jobs.gives_a_handle)
+        assert isinstance(error, pickle.UnpicklingError)
+        assert re.search(words, str(error))
+        future = ProcessFuture[Any]()
+        await outcome(jobs.sets_a_handle, future)
+        with pytest.raises(RuntimeError, match=words):
+            await future
 
     run(body)
 
