@@ -25,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from chanlib import (
     select,
     sleep,
 )
-from chanlib.processes import ProcessFuture, children, exits
+from chanlib.processes import ProcessFuture, children, exits, starts
 from chanlib.processes.reports import RemoteTraceback
 
 pytestmark = [
@@ -500,6 +501,23 @@ def test_too_few_descriptors_are_an_error_of_the_child(method: Any) -> None:
             assert error.errno == errno.EMFILE
 
     run(body)
+
+
+def test_more_descriptors_than_a_fork_server_passes_are_an_error_of_the_child() -> None:
+    values = [Connection(os.dup(0)) for _ in range(starts.PASSED + 1)]
+
+    async def body() -> None:
+        assert await outcome(jobs.take, *values[1:], start_method="forkserver") == starts.PASSED
+        server = forkserver._forkserver._forkserver_pid
+        error = await error_of(jobs.take, *values, start_method="forkserver")
+        assert type(error) is ValueError
+        assert "the arguments of take hold 249 descriptors, and a fork server passes at most 248:" in str(error)
+        forkserver.ensure_running()
+        assert forkserver._forkserver._forkserver_pid == server
+
+    run(body)
+    for value in values:
+        value.close()
 
 
 @methods

@@ -142,9 +142,6 @@ def test_there_is_never_more_than_can_be_counted() -> None:
         semaphore.release()
     assert semaphore.value == 1
     jobs.killed(process)
-    semaphore.acquire().sync(SOON)
-    with pytest.raises(TimeoutError):
-        semaphore.acquire(2).sync(FELT)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ from .exits import Exit, kill_group
 from .freight import Freight
 from .lines import CALL, CANCEL, CANCELLED, ERROR, LOG, RESULT, TERMINATE, Inbox, frame, pair, release
 from .reports import unpack_error, unpack_result
-from .starts import make_sure_of_room, start_process
+from .starts import check_passed, make_sure_of_room, start_process
 from .worker import Errand, work
 
 __all__ = ["StartMethod", "process_child"]
@@ -155,7 +155,9 @@ class _Process:
         if method != "fork":
             try:
                 self.freight = Freight(self.call)
+                check_passed(len(self.freight.fds), name, method)
             except Exception as error:  # an error of the child, as any other of its
+                self.freight = None
                 self.error = error
 
     # ------------------------------------------------------------- starting

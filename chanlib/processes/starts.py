@@ -10,9 +10,19 @@ from typing import Any
 
 from .descriptors import close_all
 
-__all__ = ["make_sure_of_room", "start_process"]
+__all__ = ["check_passed", "make_sure_of_room", "start_process"]
 
 ROOM = 12  # descriptors that must be free to start a process
+PASSED = 248  # descriptors that a fork server passes besides our line: of the 253 in a message it needs four itself
+
+
+def check_passed(fds: int, name: str, method: str) -> None:
+    """More of them `multiprocessing` refuses in words that say nothing; or the kernel does, and the server dies."""
+    if method == "forkserver" and fds > PASSED:
+        raise ValueError(
+            f"the arguments of {name} hold {fds} descriptors, and a fork server passes at most {PASSED}: use another "
+            "start_method, or send the rest through a channel"
+        )
 
 
 def make_sure_of_room(line: socket.socket) -> None:
