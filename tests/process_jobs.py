@@ -139,6 +139,11 @@ def sets_a_handle(future: Any) -> None:
     future.set_result(gives_a_handle())
 
 
+def sends(end: Any, value: Any) -> None:
+    with end:
+        end.send(value).sync()
+
+
 def take(*values: Any) -> int:
     return len(values)
 

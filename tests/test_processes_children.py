@@ -1269,6 +1269,25 @@ if __name__ == "__main__":
     settle_here(lambda: not any(map(alive, pids)))
 
 
+def test_an_end_is_an_argument_where_processes_share_no_memory(tmp_path: Path) -> None:
+    program = Program(
+        tmp_path,
+        """
+import os
+os.environ["CHANLIB_PROCESSES"] = "pump"
+import chanlib, chanlib.processes, process_jobs as jobs
+
+if __name__ == "__main__":
+    tx, rx = chanlib.processes.open_process_channel(1)
+    with rx, chanlib.TaskGroup() as group:
+        with tx:
+            group.start_process(jobs.sends, tx, 7)
+        print(list(rx))
+""",
+    )
+    assert program.end() == ("[7]\n", "")
+
+
 def test_a_main_module_that_cannot_be_imported_there_is_a_death(tmp_path: Path) -> None:
     program = Program(
         tmp_path,
