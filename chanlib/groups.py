@@ -363,7 +363,9 @@ class TaskGroup(Roster):
         `start_method` is "fork", "forkserver" or "spawn", as in `multiprocessing`; None: "forkserver" on Linux, else
         "spawn". Function and arguments are pickled at once; with "fork" they are not, and the process has them as they
         are when it is forked, a moment later, or when there is a place for it. The result is pickled, and so is an
-        exception, with its remote traceback as the cause; one that cannot be comes as `RemoteError`.
+        exception, with its remote traceback as the cause; one that cannot be comes as `RemoteError`. A handle (an end
+        of a channel, an event, ...) in the result cannot be had, for its process has gone by then: let the parent make
+        it, or send it through a channel and wait until it is received.
 
         When the child is cancelled, whatever operation `fn` waits in raises `Cancelled` there, as does each that
         follows (in a loop it is the loop's own cancellation). `grace` seconds later the process gets SIGTERM, which

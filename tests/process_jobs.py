@@ -92,6 +92,28 @@ class NoUnpickle(Exception):
         super().__init__(f"{a} and {b}")
 
 
+class Leaves(Exception):
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+class Frozen(Exception):
+    """As a frozen dataclass would be: nothing can be set."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be set")
+
+
+class Mute(Exception):
+    def __str__(self) -> str:
+        class Word(str):
+            """Cannot be pickled."""
+
+            __slots__ = ()
+
+        return Word("hard to say")
+
+
 class Wrecked:
     """Pickles, but cannot be had elsewhere than where it was made."""
 
@@ -105,6 +127,21 @@ class Wrecked:
         if state["home"] != os.getpid():
             raise LookupError("far from home")
         self.home = state["home"]
+
+
+def gives_a_handle() -> Any:
+    from chanlib.processes import ProcessEvent
+
+    return ProcessEvent()
+
+
+def sets_a_handle(future: Any) -> None:
+    future.set_result(gives_a_handle())
+
+
+def sends(end: Any, value: Any) -> None:
+    with end:
+        end.send(value).sync()
 
 
 def take(*values: Any) -> int:
@@ -121,6 +158,12 @@ def raises(what: str) -> None:
         error = NoPickle("kept back")
     elif what == "no unpickle":
         error = NoUnpickle(1, 2)
+    elif what == "leaves":
+        error = Leaves("at once")
+    elif what == "frozen":
+        error = Frozen(7)
+    elif what == "mute":
+        error = Mute()
     elif what == "group":
         error = ExceptionGroup("several", [ValueError(1), NoUnpickle(1, 2), ExceptionGroup("inner", [NoPickle("x")])])
     elif what == "interrupt":
@@ -309,6 +352,11 @@ async def nested_cancel() -> list[Any]:
         result = await two
         group.cancel()
     return [one.cancelled, result]
+
+
+async def nested_default() -> int:
+    async with TaskGroup() as group:
+        return await group.start_process(add, 1, 2)
 
 
 def never_sync() -> None:

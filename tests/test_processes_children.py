@@ -15,6 +15,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import resource
 import signal
 import subprocess
@@ -24,6 +25,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +50,7 @@ from chanlib import (
     select,
     sleep,
 )
-from chanlib.processes import children, exits
+from chanlib.processes import ProcessFuture, children, exits, starts
 from chanlib.processes.reports import RemoteTraceback
 
 pytestmark = [
@@ -319,15 +321,30 @@ def test_an_error_comes_with_its_remote_traceback(backend: Any) -> None:
     run(body, backend=backend)
 
 
-@pytest.mark.parametrize("what", ["no pickle", "no unpickle"])
+@pytest.mark.parametrize("what", ["no pickle", "no unpickle", "leaves"])
 def test_an_error_that_does_not_survive_the_way_is_a_remote_error(what: str) -> None:
     async def body() -> None:
         error = await error_of(jobs.raises, what)
         assert isinstance(error, RemoteError)
-        assert error.kind == {"no pickle": "process_jobs.NoPickle", "no unpickle": "process_jobs.NoUnpickle"}[what]
-        assert error.text == {"no pickle": "kept back", "no unpickle": "1 and 2"}[what]
+        assert (error.kind, error.text) == {
+            "no pickle": ("process_jobs.NoPickle", "kept back"),
+            "no unpickle": ("process_jobs.NoUnpickle", "1 and 2"),
+            "leaves": ("process_jobs.Leaves", "at once"),
+        }[what]
         assert "in raises" in error.traceback
         assert isinstance(error.__cause__, RemoteTraceback)
+
+    run(body)
+
+
+@pytest.mark.parametrize(("what", "kind"), [("frozen", jobs.Frozen), ("mute", jobs.Mute)])
+def test_an_error_that_nothing_can_be_set_on_or_said_of_comes_as_itself(what: str, kind: type[Exception]) -> None:
+    async def body() -> None:
+        error = await error_of(jobs.raises, what)
+        assert type(error) is kind
+        assert error.args == ((7,) if what == "frozen" else ())
+        assert isinstance(error.__cause__, RemoteTraceback)
+        assert "in raises" in str(error.__cause__)
 
     run(body)
 
@@ -375,6 +392,21 @@ def test_a_result_that_cannot_be_sent_is_an_error_that_names_it() -> None:
         assert isinstance(error, pickle.UnpicklingError)
         assert str(error) == "the result of job cannot be unpickled here: far from home"
         assert isinstance(error.__cause__, LookupError)
+
+    run(body)
+
+
+def test_a_handle_of_a_process_that_has_gone_is_an_error_that_says_what_to_do() -> None:
+    words = "has gone: .* let a process that lives longer make the handle, or send it through a channel and wait until"
+
+    async def body() -> None:
+        error = await error_of(jobs.gives_a_handle)
+        assert isinstance(error, pickle.UnpicklingError)
+        assert re.search(words, str(error))
+        future = ProcessFuture[Any]()
+        await outcome(jobs.sets_a_handle, future)
+        with pytest.raises(RuntimeError, match=words):
+            await future
 
     run(body)
 
@@ -471,6 +503,23 @@ def test_too_few_descriptors_are_an_error_of_the_child(method: Any) -> None:
     run(body)
 
 
+def test_more_descriptors_than_a_fork_server_passes_are_an_error_of_the_child() -> None:
+    values = [Connection(os.dup(0)) for _ in range(starts.PASSED + 1)]
+
+    async def body() -> None:
+        assert await outcome(jobs.take, *values[1:], start_method="forkserver") == starts.PASSED
+        server = forkserver._forkserver._forkserver_pid
+        error = await error_of(jobs.take, *values, start_method="forkserver")
+        assert type(error) is ValueError
+        assert "the arguments of take hold 249 descriptors, and a fork server passes at most 248:" in str(error)
+        forkserver.ensure_running()
+        assert forkserver._forkserver._forkserver_pid == server
+
+    run(body)
+    for value in values:
+        value.close()
+
+
 @methods
 def test_too_many_processes_are_an_error_of_the_child(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any) -> int:
@@ -509,6 +558,7 @@ def test_bad_input_is_refused_at_once() -> None:
                 ),
                 (lambda: anything.start_process(jobs.add, grace=math.nan), ValueError, "grace must be"),
                 (lambda: anything.start_process(jobs.add, grace="1"), TypeError, "grace must be"),
+                (lambda: anything.start_process(jobs.add, name=5), TypeError, "name must be a string or None, not 5"),
                 (lambda: anything.start_process(jobs.add, logging=1), TypeError, "logging must be True or False"),
             ]:
                 with pytest.raises(kind, match=words):
@@ -971,6 +1021,13 @@ def test_groups_nest(post: Post) -> None:
     run(body)
 
 
+def test_a_group_in_a_process_that_was_forked_has_a_fork_server_of_its_own() -> None:
+    async def body() -> None:
+        assert await outcome(jobs.nested_default) == 3
+
+    run(body)
+
+
 def test_a_group_in_a_process_can_be_cancelled_there() -> None:
     async def body() -> None:
         assert await outcome(jobs.nested_cancel) == [True, 3]
@@ -1210,6 +1267,25 @@ if __name__ == "__main__":
     assert program.end() == ("", "")
     assert program.process.returncode == 0
     settle_here(lambda: not any(map(alive, pids)))
+
+
+def test_an_end_is_an_argument_where_processes_share_no_memory(tmp_path: Path) -> None:
+    program = Program(
+        tmp_path,
+        """
+import os
+os.environ["CHANLIB_PROCESSES"] = "pump"
+import chanlib, chanlib.processes, process_jobs as jobs
+
+if __name__ == "__main__":
+    tx, rx = chanlib.processes.open_process_channel(1)
+    with rx, chanlib.TaskGroup() as group:
+        with tx:
+            group.start_process(jobs.sends, tx, 7)
+        print(list(rx))
+""",
+    )
+    assert program.end() == ("[7]\n", "")
 
 
 def test_a_main_module_that_cannot_be_imported_there_is_a_death(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ import pytest
 from process_jobs_faults import Tell, forked, until
 
 from chanlib import BrokenChannel, EndOfChannel
-from chanlib.processes import ProcessChannel, open_process_channel
+from chanlib.processes import ProcessChannel, memory, open_process_channel
 from chanlib.processes.conduit import Conduit
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="this system does not say what is open")
@@ -89,6 +89,35 @@ def use(tx: Any, rx: Any) -> None:
 
 
 # ===================================================================== nothing is left
+@pytest.mark.parametrize("nameless", [True, False])
+def test_a_file_for_memory_has_no_name_whenever_an_interrupt_comes(
+    nameless: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "ANONYMOUS", False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    if not nameless:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    else:
+        try:
+            os.close(os.open(tmp_path, os.O_TMPFILE | os.O_RDWR))
+        except (AttributeError, OSError):
+            pytest.skip("a file has a name here")
+    os.utime(tmp_path, (0, 0))
+    memory.Memory.create(4096).close()
+    assert (tmp_path.stat().st_mtime == 0) is nameless
+    opened = os.open
+
+    def interrupt(*args: Any, **options: Any) -> int:
+        os.close(opened(*args, **options))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            memory.Memory.create(4096)
+    assert not os.listdir(tmp_path)
+
+
 def _channels(count: int) -> None:
     for _ in range(count):
         tx, rx = open_process_channel[Any](CAPACITY, buffer_bytes=512)
@@ -313,13 +342,11 @@ def test_memory_that_another_process_could_shrink_is_refused() -> None:
 
 
 def test_memory_that_is_no_channel_is_refused() -> None:
-    from chanlib.processes.memory import Memory
-
     before = census()
-    memory = Memory.create(1 << 16)
-    fds = [os.dup(memory.fd) for _ in range(5)]
-    memory.close()
-    del memory  # and what is mapped
+    made = memory.Memory.create(1 << 16)
+    fds = [os.dup(made.fd) for _ in range(5)]
+    made.close()
+    del made  # and what is mapped
     with pytest.raises(ValueError, match="of this version of chanlib"):
         Conduit.arrive(b"k" * 16, fds, True, True)
     same(before)

@@ -13,6 +13,7 @@ from typing import Any
 
 import process_primitives as jobs
 import pytest
+from process_jobs import Frozen
 from process_primitives import FELT, SOON, at_each_line, descriptors, ended, may_fork, methods, start
 from worlds import ChildCancelled, Pair, World, settle, settle_here, spawn
 
@@ -116,6 +117,15 @@ def test_an_exception_that_does_not_survive_pickling_comes_as_a_remote_error() -
     future.set_exception(Odd(1, 2))
     with pytest.raises(RemoteError, match="Odd: 1 and 2"):
         future.result()
+
+
+def test_an_exception_that_nothing_can_be_set_on_comes_as_itself() -> None:
+    future = ProcessFuture[None]()
+    future.set_exception(Frozen(7))
+    error = future.exception()
+    assert repr(error) == "Frozen(7)"
+    assert isinstance(error, Frozen)
+    assert "Frozen: 7" in str(error.__cause__)
 
 
 @pytest.mark.parametrize("wrong", [3, None, StopIteration(), StopIteration, int])

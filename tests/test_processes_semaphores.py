@@ -125,6 +125,25 @@ def test_there_is_never_more_than_max_value() -> None:
         semaphore.acquire(3)
 
 
+def test_there_is_never_more_than_can_be_counted() -> None:
+    most = (1 << 62) - 1
+    semaphore = ProcessSemaphore(1)
+    with pytest.raises(ValueError, match=f"release of {most} would raise a semaphore above the most there can be"):
+        semaphore.release(most)
+    assert semaphore.value == 1
+    semaphore.release(most - 1)
+    with pytest.raises(ValueError, match="release of 1 would"):
+        semaphore.release()
+    assert semaphore.value == most
+    process = start("fork", jobs.hold, semaphore, most, held := ProcessEvent())
+    held.wait().sync(SOON)
+    semaphore.release()
+    with pytest.raises(ValueError, match=f"more units than {most} would have been given back"):
+        semaphore.release()
+    assert semaphore.value == 1
+    jobs.killed(process)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

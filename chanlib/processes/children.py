@@ -16,7 +16,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 import multiprocessing
 import os
@@ -35,18 +34,18 @@ from typing import Any, Literal, get_args
 from .._core.engine import Latch, Passed, seconds
 from .._core.running import run_here
 from .._core.threads import start as start_thread
-from ..checks import check_function
+from ..checks import check_function, check_name
 from ..children import current_child, reason_of
 from ..errors import Cancelled, WorkerDied
 from ..run import check_backend
 from ..scopes import CancelScope, checkpoint, move_on_after
 from ..selecting import select
 from ..timers import sleep
-from .descriptors import close_all
 from .exits import Exit, kill_group
 from .freight import Freight
 from .lines import CALL, CANCEL, CANCELLED, ERROR, LOG, RESULT, TERMINATE, Inbox, frame, pair, release
 from .reports import unpack_error, unpack_result
+from .starts import check_passed, make_sure_of_room, start_process
 from .worker import Errand, work
 
 __all__ = ["StartMethod", "process_child"]
@@ -55,7 +54,6 @@ StartMethod = Literal["fork", "forkserver", "spawn"]
 
 LAST = 5.0  # seconds after SIGKILL: what has not ended by then is stuck in the system
 LOOK = 0.02  # seconds between two looks, where there is no descriptor left to wait by
-ROOM = 12  # descriptors that must be free to start a process
 LONGEST = 1000  # characters of a reason
 
 
@@ -71,6 +69,7 @@ def process_child(
 ) -> Coroutine[Any, Any, Any]:
     """What a child runs that is a process. Arguments are checked at once, nothing is started."""
     check_function(fn, "fn", "start_process", "a function")
+    check_name(name)
     if os.name != "posix":
         raise NotImplementedError("start_process() needs a POSIX system: sockets that processes share, and signals")
     is_async = iscoroutinefunction(fn) or iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
@@ -156,7 +155,9 @@ class _Process:
         if method != "fork":
             try:
                 self.freight = Freight(self.call)
+                check_passed(len(self.freight.fds), name, method)
             except Exception as error:  # an error of the child, as any other of its
+                self.freight = None
                 self.error = error
 
     # ------------------------------------------------------------- starting
@@ -194,14 +195,14 @@ class _Process:
         context: Any = multiprocessing.get_context(self.method)
         line, theirs = pair()
         try:
-            _make_sure_of_room(theirs)
+            make_sure_of_room(theirs)
             errand = Errand(theirs, self.name, self.backend, self.grace, level)
             if self.freight is None:
                 errand.call = self.call
             else:
                 errand.freight = self.freight
             process = context.Process(target=work, args=(errand,), name=self.name)
-            _start(process, self.method)
+            start_process(process, self.method)
         except BaseException:
             release(line)
             raise
@@ -367,51 +368,3 @@ class _Started(Latch):
 
 def _drive(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
     run_here(function())
-
-
-def _make_sure_of_room(line: socket.socket) -> None:
-    """OSError if there are too few descriptors: halfway `multiprocessing` would leave some open."""
-    spare: list[int] = []
-    try:
-        while len(spare) < ROOM:
-            spare.append(os.dup(line.fileno()))
-    finally:
-        close_all(spare)
-
-
-def _start(process: Any, method: str) -> None:
-    """`process.start()`, with nothing left behind if it fails."""
-    try:
-        if method == "forkserver" or not hasattr(signal, "pthread_sigmask"):
-            process.start()
-        else:
-            _start_undisturbed(process, method)
-    except BaseException as error:
-        trace = error.__traceback__
-        while trace is not None:  # CPython leaves its pipes open if `os.fork` fails
-            if method == "fork" and trace.tb_frame.f_code.co_name == "_launch" and process.pid is None:
-                for name in ("parent_r", "child_w", "child_r", "parent_w"):
-                    fd = trace.tb_frame.f_locals.get(name)
-                    if isinstance(fd, int):
-                        os.close(fd)
-            trace = trace.tb_next
-        error.__traceback__ = None  # what has been opened dies with the frames
-        if isinstance(error, EOFError):
-            raise OSError(errno.EAGAIN, "the fork server could not fork") from None
-        raise
-
-
-def _start_undisturbed(process: Any, method: str) -> None:
-    """Ctrl-C on the terminal is not to hit the process before it has seen to that itself.
-
-    It has our signal mask. (One of a fork server has that of its server.)
-    """
-    if method == "spawn":
-        from multiprocessing import resource_tracker
-
-        resource_tracker.ensure_running()  # it would be started with our mask, and unblock what we block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -41,7 +41,7 @@ class Freight:
         finally:
             set_spawning_popen(before)
 
-    # what `multiprocessing.reduction` asks of the object of a process that is being started
+    # what `multiprocessing.reduction`, and an end that is pumped, ask of the object of a process that is being started
     def duplicate_for_child(self, fd: int) -> int:
         self.fds.append(os.dup(fd))
         return len(self.fds) - 1
@@ -49,6 +49,10 @@ class Freight:
     @staticmethod
     def DupFd(index: int) -> _Carried:
         return _Carried(index)
+
+    @staticmethod
+    def poll() -> None:
+        """What its process has ended with: nothing yet, since nobody keeps the freight of one that has been reaped."""
 
     def manifest(self) -> list[Any]:
         """What is to be pickled while the process is started in fact."""

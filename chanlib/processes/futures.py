@@ -128,7 +128,7 @@ class ProcessFuture(GatedHandle[_Box], Generic[T]):
 
     The value is pickled once, when it is set, and everybody gets a copy of his own. So it is with an exception; one
     that does not survive pickling comes as `RemoteError`. What can be had only once, such as the end of a channel
-    inside the value, is had by who comes first.
+    inside the value, is had by who comes first, and only while the process lives that has set it (else `RuntimeError`).
 
     Raises `OSError` if memory or descriptors cannot be had.
     """

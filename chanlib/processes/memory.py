@@ -1,8 +1,9 @@
 """Memory that several processes share, and that nobody else can name.
 
 On Linux an anonymous file (`memfd_create`), sealed so that no process can shrink it under the others, which would kill
-them at their next look. Elsewhere a file that is unlinked before anything is in it. Either way the kernel frees it with
-its last descriptor and mapping, however its users end.
+them at their next look. Elsewhere a temporary file: one that never has a name, where the file system can do that, else
+one that is unlinked before anything is in it. Either way the kernel frees it with its last descriptor and mapping,
+however its users end.
 """
 
 from __future__ import annotations
@@ -122,6 +123,17 @@ def _check_available(size: int) -> None:
 def _open(size: int) -> int:
     if ANONYMOUS:
         return os.memfd_create("chanlib", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    fd, path = tempfile.mkstemp(prefix="chanlib-")
-    os.unlink(path)
-    return fd
+    folder, flags = tempfile.gettempdir(), os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
+    if hasattr(os, "O_TMPFILE"):
+        try:
+            return os.open(folder, flags | os.O_TMPFILE, 0o600)
+        except OSError:  # not every file system has files without a name
+            pass
+    path = os.path.join(folder, f"chanlib-{os.urandom(16).hex()}")  # known before there is one: none can stay behind
+    try:
+        return os.open(path, flags | os.O_CREAT, 0o600)
+    finally:  # at once, also if it is an interrupt that comes right behind it
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass

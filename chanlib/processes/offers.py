@@ -84,7 +84,8 @@ def alive(pid: int) -> bool:
 
 def gone(offer: Offer) -> HandoverError:
     return HandoverError(
-        f"process {offer.pid}, which pickled this handle, has gone: it has to live until the handle is unpickled"
+        f"process {offer.pid}, which pickled this handle, has gone: it has to live until the handle is unpickled; "
+        "let a process that lives longer make the handle, or send it through a channel and wait until it is received"
     )
 
 

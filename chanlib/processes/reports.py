@@ -18,6 +18,9 @@ from ..errors import RemoteError
 
 __all__ = ["RemoteTraceback", "pack_error", "pack_result", "unpack_error", "unpack_result"]
 
+_cause: Any = vars(BaseException)["__cause__"]  # a class may refuse to have attributes set; this it cannot refuse
+_FAULTS = (Exception, SystemExit, GeneratorExit)  # of how an error is pickled; an interrupt is none
+
 
 class RemoteTraceback(Exception):
     """The traceback of an error of another process, as text: the `__cause__` of the error here."""
@@ -36,7 +39,7 @@ def pack_result(value: Any, name: str) -> bytes:
         return pickle.dumps(value, 5)
     except Exception as error:
         raise pickle.PicklingError(
-            f"the result of {name}, of type {type(value).__qualname__}, cannot be sent to its parent: {error}"
+            f"the result of {name}, of type {type(value).__qualname__}, cannot be sent to its parent: {_said(error)}"
         ) from error
 
 
@@ -45,11 +48,11 @@ def unpack_result(body: bytes | bytearray, name: str) -> Any:
     try:
         return pickle.loads(body)
     except Exception as error:
-        raise pickle.UnpicklingError(f"the result of {name} cannot be unpickled here: {error}") from error
+        raise pickle.UnpicklingError(f"the result of {name} cannot be unpickled here: {_said(error)}") from error
 
 
 def pack_error(error: BaseException, since: str) -> bytes:
-    """`since`: the module whose own frames, the outermost, are no matter of the reader."""
+    """Never fails. `since`: the module whose own frames, the outermost, are no matter of the reader."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_globals.get("__name__") == since:
         trace = trace.tb_next
@@ -57,22 +60,23 @@ def pack_error(error: BaseException, since: str) -> bytes:
     kind, said = _kind(error), _said(error)
     try:
         body = pickle.dumps(_portable(error), 5)
-    except Exception:
+    except _FAULTS:
         body = b""
     return pickle.dumps((kind, said, text, body), 5)
 
 
 def unpack_error(body: bytes | bytearray) -> BaseException:
+    """Never fails."""
     kind, said, text, pickled = pickle.loads(body)
     error: Any = None
     try:
         error = pickle.loads(pickled)
-    except Exception:
+    except _FAULTS:
         pass
-    if not isinstance(error, BaseException) or isinstance(error, GeneratorExit):  # which is no error here
+    if not issubclass(type(error), BaseException) or isinstance(error, GeneratorExit):  # which is no error here
         error = RemoteError(kind, said, text)
     found: BaseException = error
-    found.__cause__ = RemoteTraceback(text)
+    _cause.__set__(found, RemoteTraceback(text))
     return found
 
 
@@ -90,7 +94,7 @@ def _portable(error: BaseException) -> BaseException:
 def _survives(error: BaseException) -> bool:
     try:
         return isinstance(pickle.loads(pickle.dumps(error, 5)), BaseException)
-    except Exception:
+    except _FAULTS:
         return False
 
 
@@ -108,6 +112,6 @@ def _kind(error: BaseException) -> str:
 
 def _said(error: BaseException) -> str:
     try:
-        return str(error)
+        return "".join([str(error)])  # a string of a class of the user's may not survive the way
     except Exception:
         return ""

@@ -14,6 +14,8 @@ Invariants:
 - the account changes by who has the first mutex, in one step: the new numbers are written beside the old ones, one
   store (ENTRY) makes them valid, and then they are copied. Who finds an ENTRY when he takes the mutex copies them
   (again): whoever wrote them has died, or was interrupted. Source of the idea: the redo log of databases.
+- FREE and all HELD are together what there was at first, which is at most MOST, and OWED, which is so too: each fits
+  in a word.
 - who sleeps has found too little with the mutex, and has said so then (ARMED).
 """
 
@@ -82,7 +84,10 @@ class Holdings(Slots):
         words = self._words
         held = self._table[at + HELD]
         own = min(held, units)
-        self._enter(at, held - own, words[FREE] + units, words[OWED] + units - own)
+        owed = words[OWED] + units - own
+        if owed > MOST:
+            raise ValueError(f"more units than {MOST} would have been given back by processes that did not hold them")
+        self._enter(at, held - own, words[FREE] + units, owed)
 
     def reclaim(self) -> bool:
         """Take back what dead processes hold. Is anything free now that was not?"""
@@ -99,7 +104,7 @@ class Holdings(Slots):
             return False
         signals = min(held, words[OWED])
         self._enter(at, 0, words[FREE] + held - signals, words[OWED] - signals)
-        words[RECLAIMED] += held - signals
+        words[RECLAIMED] = min(words[RECLAIMED] + held - signals, MOST)
         return bool(held > signals)
 
     def held(self, at: int) -> int:
@@ -167,8 +172,9 @@ class _Turnstile(Gated):
                 slots.settle()
                 if owned and not slots.held(self.slot):
                     raise RuntimeError(f"{owned} cannot be released here: it is not held by this process")
-                if most and words[FREE] + units > most:
-                    raise ValueError(f"release of {units} would raise a semaphore above its max_value of {most}")
+                if words[FREE] + units > (most or MOST):
+                    bound = f"its max_value of {most}" if most else f"the most there can be, {MOST}"
+                    raise ValueError(f"release of {units} would raise a semaphore above {bound}")
                 slots.release(self.slot, units)
         if taken:
             self.tell()
@@ -199,7 +205,7 @@ class ProcessSemaphore(GatedHandle[_Turnstile], HeldInside):
 
     It is a value that can be given to other processes, as the ends of a process channel are; there it is another handle
     of the same units. `with` and `async with` take one unit. `max_value`, if given, is the most there can be: a release
-    above it is a `ValueError` and changes nothing.
+    above it is a `ValueError` and changes nothing (without it, one above 2**62 - 1).
 
     Who gets free units is whoever looks first. There is no order between processes, nor in one of them, and a big
     request does not hold back smaller ones. What a process holds when it dies, ends, or closes its last handle comes
