@@ -267,6 +267,22 @@ def test_an_error_in_a_done_callback_goes_to_the_unraisable_hook(
     assert [type(error) for error in errors] == [ZeroDivisionError]
 
 
+def test_an_error_that_refuses_attributes_goes_there_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Immutable(Exception):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError("immutable")
+
+    def fail(_: object) -> None:
+        raise Immutable
+
+    errors: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: errors.append(args.exc_value))
+    future = Future[int]()
+    future.add_done_callback(fail)
+    future.set_result(1)
+    assert [type(error) for error in errors] == [Immutable]
+
+
 def test_callbacks_added_while_it_is_being_set_are_called_once_each() -> None:
     for _ in range(50):
         future = Future[int]()

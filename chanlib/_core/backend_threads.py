@@ -16,6 +16,7 @@ from .lane import Lane, lanes
 from .running import run_here
 from .threads import start as start_thread
 from .tokens import Token
+from .unraisable import note
 
 __all__ = ["ThreadsBackend", "in_thread"]
 
@@ -131,7 +132,7 @@ class _Nursery:
                     if isinstance(error, Cancelled):  # by a scope around: the children see it themselves
                         continue
                     if interrupted:
-                        error.add_note(f"left running: {children!r}")
+                        note(error, f"left running: {children!r}")
                         raise
                     interrupted = True
                     self.scope.cancel()

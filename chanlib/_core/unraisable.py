@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-__all__ = ["report"]
+__all__ = ["note", "report"]
+
+
+def note(error: BaseException, text: str) -> None:
+    """Add it to what is shown of the error, unless that refuses attributes."""
+    try:
+        error.add_note(text)
+    except Exception:
+        pass
 
 
 def report(error: BaseException, message: str, culprit: object) -> None:
     """Tell of `error`, raised by `culprit` where no caller waits for it."""
-    error.add_note(f"{message}: {culprit!r}")
+    note(error, f"{message}: {culprit!r}")
     _Unheard(error)  # the hook takes only what the interpreter itself makes of an error in a `__del__`
 
 

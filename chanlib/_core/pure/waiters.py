@@ -24,6 +24,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ..unraisable import note
+
 if TYPE_CHECKING:
     from .ops import Op
     from .select import Branch
@@ -129,7 +131,7 @@ class Waiter(Claimable):
 
     def keep(self, error: BaseException) -> bool:
         """`error` hit an operation that had happened and cannot be undone: return its result all the same?"""
-        error.add_note("the operation had happened: the value was delivered")
+        note(error, "the operation had happened: the value was delivered")
         return False
 
     def lost(self) -> None:
