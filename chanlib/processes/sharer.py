@@ -42,11 +42,13 @@ def share(fds: Sequence[int], number: int) -> Offer:
 
 def _shared(sharer: Any, fd: int) -> DupFd:
     """As the sharer's `DupFd(fd)`, of a descriptor that is ours to give; it is closed with care for locks."""
+
+    def send(connection: Any, pid: int) -> None:
+        pass_on: Any = reduction.send_handle
+        pass_on(connection, fd, pid)
+
     shared: Any = object.__new__(sharer.DupFd)
-    send: Any = reduction.send_handle
-    shared._id = sharer._resource_sharer.register(
-        lambda connection, pid: send(connection, fd, pid), lambda: close_all([fd])
-    )
+    shared._id = sharer._resource_sharer.register(send, lambda: close_all([fd]))
     return shared  # type: ignore[no-any-return]
 
 
