@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import gc
 import os
 import pickle
@@ -27,7 +28,8 @@ from test_processes_children import HERE, alive, children_of, no_process_left, s
 from worlds import NET, World, settle_here, spawn
 
 from chanlib import CancelScope, RemoteError, TaskGroup, WorkerDied, after, move_on_after, run, select
-from chanlib.processes import BrokenPool, ProcessChannel, ProcessEvent, WorkerPool
+from chanlib._core import park_threads
+from chanlib.processes import BrokenPool, ProcessChannel, ProcessEvent, WorkerPool, children
 from chanlib.processes.reports import RemoteTraceback
 
 __all__ = ["no_process_left", "servers"]  # fixtures
@@ -459,6 +461,44 @@ def test_calls_are_made_once_each_however_many_workers_are_killed(make: Make, po
     assert all(futures[n].result() == ((n,), {}) for n in good)
     assert len(futures) - len(good) <= killed
     assert all(isinstance(future.exception(), (WorkerDied, type(None))) for future in futures)
+
+
+def test_a_driver_that_has_no_descriptor_to_wait_by_looks_now_and_then(
+    make: Make, gate: ProcessEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make(1)
+    pid = result(pool.submit(jobs.pid))
+    starved, alarm = threading.Event(), park_threads._Alarm
+
+    def scarce() -> Any:
+        if not threading.current_thread().name.startswith("driver"):
+            return alarm()
+        starved.set()
+        raise OSError(errno.EMFILE, "none is left")
+
+    monkeypatch.setattr(park_threads, "_Alarm", scarce)
+    held = pool.submit(jobs.wait_for, gate)
+    assert starved.wait(NET)
+    monkeypatch.undo()
+    gate.set()
+    assert result(held) == pid
+    assert [result(pool.submit(jobs.square, n)) for n in range(3)] == [0, 1, 4]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_if_no_process_can_be_started_that_is_an_error_of_the_call_and_the_next_one_is_tried(
+    make: Make, method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "none is left")
+
+    pool = make(1, start_method=method)
+    monkeypatch.setattr(children, "pair", refuse)
+    error = error_of(pool.submit(jobs.pid))
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EMFILE
+    monkeypatch.undo()
+    assert result(pool.submit(jobs.square, 3)) == 9
 
 
 # ===================================================================== cancelling

@@ -31,9 +31,11 @@ from ..processes.children import StartMethod
 from ..processes.ends import ProcessReceiver, ProcessSender, open_process_channel
 from ..processes.reports import unpack_error
 from ..selecting import select
+from ..timers import sleep
+from .answers import Taken, unpickled
 from .calls import Call
 from .recall import recall
-from .serving import DONE, FAILED, READY, STOPPED, serve
+from .serving import DONE, FAILED, STOPPED, serve
 
 if TYPE_CHECKING:
     from .works import Works
@@ -42,6 +44,7 @@ __all__ = ["Driver", "Worker"]
 
 DEPTH = 2  # calls that a worker has: one that it makes, one ahead
 _NOTES = 4096  # bytes of a channel that carries numbers
+_LOOK = 0.02  # seconds between two looks at what a worker says, where no descriptor is left to wait by
 _STARTS = 3  # workers that may die with a call that they have not begun, until that is its error
 _CANCELLED, _TIMED_OUT = "cancelled", "timed out"
 
@@ -141,35 +144,25 @@ class Driver:
         if worker is None or not self.given:
             return
         try:
-            try:
-                how, said = worker.results.receive_nowait()
-            except ChannelEmpty:
-                end = None if self.until == math.inf else Instant[float](self.until, monotonic)
-                found = select(worker.results.receive(), self.attention, end, worker.starting()).sync()
-                if found[0] == 3:
-                    worker.let_go()
-                    return
-                if found[0] == 1:
-                    self.attend()
-                    return
-                if found[0] == 2:
-                    self.time_is_over()
-                    return
-                how, said = found[1]
+            record = self.hear(worker)
         except ChannelClosed:
             self.bury(recall(worker.calls))
             return
-        except Exception as error:
-            if worker.theirs and worker.handle.done:
-                worker.let_go()
-                return
-            how, said = FAILED, error  # it does not unpickle here
-        if how == READY:
+        if record is None:
+            return
+        if not worker.ready:  # it says so before it says anything else
             worker.ready = True
             worker.let_go()
             if self.stopping is None:  # else it has begun a call already, which is to end
                 self.begin()
             return
+        number = worker.answered + 1
+        try:
+            number, how, said = unpickled(worker.results, record)
+            error = unpack_error(said) if how == FAILED else None
+        except Exception as refused:  # it does not unpickle here
+            how, said, error = FAILED, None, refused
+        assert number == worker.answered + 1
         call, stopping = self.given.popleft(), self.stopping
         worker.answered += 1
         self.begin()
@@ -179,10 +172,38 @@ class Driver:
         elif how == DONE:
             future._end(said)
         elif how == FAILED:
-            future._end(None, said if isinstance(said, Exception) else unpack_error(said))
+            future._end(None, error)
         else:  # if nobody has asked for that, then by something that cancels scopes in there
             assert how == STOPPED
             future._end_cancelled()
+
+    def hear(self, worker: Worker) -> Any:
+        """What the worker says next; None: something else came first, and was seen to."""
+        over = worker.handle.done  # looked at first: then all it has said is there
+        try:
+            return Taken(worker.results).poll()
+        except ChannelEmpty:
+            if over:  # and what its channels count may still be on the way to it
+                raise ChannelClosed(f"{worker.handle!r} has ended") from None
+        end = None if self.until == math.inf else Instant[float](self.until, monotonic)
+        try:
+            found = select(Taken(worker.results), self.attention, end, worker.starting()).sync()
+        except ChannelClosed:
+            raise
+        except Exception as error:
+            if worker.handle.done:  # it is that which was raised
+                return None
+            if not isinstance(error, OSError):
+                raise
+            sleep(_LOOK).sync()  # no descriptor is left to wait by
+            return None
+        if found[0] == 0:
+            return found[1]
+        if found[0] == 1:
+            self.attend()
+        elif found[0] == 2:
+            self.time_is_over()
+        return None
 
     def attend(self) -> None:
         """Somebody has rung: calls are cancelled, or another driver has nothing to do."""
@@ -235,7 +256,7 @@ class Driver:
             return
         try:
             worker.stops.send(worker.answered + 1).sync(0)
-        except (ChannelClosed, TimeoutError):  # its end will be heard of
+        except (ChannelClosed, OSError):  # its end will be heard of; or it is too busy to hear, and will be killed
             pass
 
     def kill(self) -> None:
