@@ -28,7 +28,7 @@ from test_processes_children import HERE, alive, children_of, no_process_left, s
 from worlds import NET, World, settle_here, spawn
 
 from chanlib import CancelScope, RemoteError, TaskGroup, WorkerDied, after, move_on_after, run, select
-from chanlib._core import park_threads
+from chanlib._core import backend_threads, park_threads
 from chanlib.processes import BrokenPool, ProcessChannel, ProcessEvent, WorkerPool, children
 from chanlib.processes.reports import RemoteTraceback
 
@@ -499,6 +499,25 @@ def test_if_no_process_can_be_started_that_is_an_error_of_the_call_and_the_next_
     assert error.errno == errno.EMFILE
     monkeypatch.undo()
     assert result(pool.submit(jobs.square, 3)) == 9
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(threading.Thread, "start"), (backend_threads, "start_thread")], ids=["home", "driver"]
+)
+def test_a_call_for_which_no_thread_can_be_had_is_refused_and_leaves_nothing(
+    make: Make, where: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool, other = make(1), make(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, refuse)
+        for one in (pool, pool, other):
+            with pytest.raises(RuntimeError, match="new thread"):
+                one.submit(jobs.square, 2)
+    assert result(pool.submit(jobs.square, 3)) == 9
+    other.shutdown()
 
 
 # ===================================================================== cancelling

@@ -17,6 +17,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from ..checks import check_function
@@ -73,7 +74,11 @@ class Works:
             if self.closed:
                 raise RuntimeError(f"the pool {self.name!r} is shut down: it takes no more calls")
             self.queue.append(Call((fn, args, named), future, limit))
-            self._call_in(1)
+            try:
+                self._call_in(1)
+            except BaseException:  # no thread can be had
+                self.queue.pop()
+                raise
         return future
 
     def return_calls(self, calls: list[Call]) -> None:
@@ -81,7 +86,8 @@ class Works:
         if calls:
             with self.guard:
                 self.queue.extendleft(reversed(calls))
-                self._call_in(len(calls))
+                with suppress(Exception):  # no thread can be had: the driver that returns them will take them itself
+                    self._call_in(len(calls))
 
     def _call_in(self, number: int) -> None:
         awake = min(number, self.idle)
@@ -113,15 +119,17 @@ class Works:
 
     # ------------------------------------------------------------- drivers
     def _hire(self) -> None:
+        """Raises if no thread can be had; nothing has changed then. (A driver asks for the guard first of all.)"""
         if self.thread is None:
-            self.thread = threading.Thread(target=self._live, name=f"chanlib {self.name}", daemon=True)
+            thread = threading.Thread(target=self._live, name=f"chanlib {self.name}", daemon=True)
+            thread.start()
+            self.thread = thread
             _living.add(self)
-            self.thread.start()
             self.opened.wait()
         assert self.group is not None
         driver = Driver(self)
-        self.crew.add(driver)
         self.group.start_thread(driver.live, name=f"driver of {self.name}")
+        self.crew.add(driver)
 
     def _live(self) -> None:
         try:
