@@ -36,6 +36,10 @@ def fail_at(number: int, bad: int) -> int:
     return number
 
 
+def stop(error: type[Exception]) -> NoReturn:
+    raise error
+
+
 def hold(post: ProcessChannel[int], gate: ProcessEvent) -> int:
     """Parked in an operation until the gate is open."""
     post.send(os.getpid()).sync()

@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 
 def _each(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
-    return [fn(*item) for item in chunk]
+    try:
+        return [fn(*item) for item in chunk]
+    except (StopIteration, StopAsyncIteration) as error:  # it would pass for the end of the results
+        raise RuntimeError(f"a call of map() raised {type(error).__name__}") from error
 
 
 class Results(Iterator[T], Generic[T]):

@@ -121,7 +121,7 @@ class WorkerPool(concurrent.futures.Executor):
         At most `window` calls (None: twice the workers) are under way or done and not yet taken, so the iterables may
         be endless. The first window is submitted at once. `chunksize` items make one call. `timeout`: seconds from now
         on after which the iterator raises `TimeoutError`; `call_timeout` is that of each call. An iterator that is left
-        early cancels what is under way.
+        early cancels what is under way. `StopIteration` from a call is a `RuntimeError`, as from inside a generator.
         """
         check_function(fn, "fn", "map", "a function")
         check_count(chunksize, "chunksize", 1)
