@@ -220,6 +220,21 @@ def test_shutdown_can_cancel_what_has_not_begun(make: Make, post: Any, gate: Pro
     assert result(held) > 0
 
 
+def test_a_callback_cannot_wait_for_the_end_of_its_own_thread(make: Make, gate: ProcessEvent) -> None:
+    pool = make(1)
+    refused: list[Any] = []
+
+    def shut(_: Any) -> None:
+        with pytest.raises(RuntimeError, match="wait=False"):
+            pool.shutdown()
+        refused.append(True)
+
+    pool.submit(jobs.wait_for, gate).add_done_callback(shut)
+    gate.set()
+    pool._works.join()
+    assert refused
+
+
 def test_a_pool_that_was_never_used_ends_at_once(make: Make) -> None:
     make().shutdown()
     with make():
@@ -365,6 +380,26 @@ def test_async_with_that_fails_stops_its_calls(backend: str, post: Any, gate: Pr
         with pytest.raises(KeyError):
             await fail_inside(WorkerPool(2, start_method="fork", grace=GRACE), futures)
         assert [future for future in futures if not future.cancelled()] == []
+
+    run(main, backend=backend)
+
+
+def test_async_with_that_is_cancelled_while_its_exit_waits_stops_its_calls(
+    backend: str, post: Any, gate: ProcessEvent
+) -> None:
+    async def main() -> None:
+        with CancelScope() as scope:
+
+            async def cancel() -> None:
+                await post.receive()
+                scope.cancel()
+
+            async with TaskGroup() as group:
+                group.start_soon(cancel)
+                async with WorkerPool(1, start_method="fork", grace=GRACE) as pool:
+                    held, pending = pool.submit(jobs.hold, post, gate), pool.submit(jobs.pid)
+        assert held.cancelled()
+        assert pending.cancelled()
 
     run(main, backend=backend)
 
@@ -706,6 +741,15 @@ def test_if_the_initializer_fails_the_pool_is_broken(make: Make) -> None:
         pool.submit(jobs.square, 1)
     with pytest.raises(BrokenPool):
         pool.map(jobs.square, [1])
+
+
+def test_an_initializer_that_fails_by_the_system_is_not_taken_for_a_worker_that_cannot_be_started(make: Make) -> None:
+    pool = make(1, initializer=open, initargs=("/nowhere",))
+    error = error_of(pool.submit(jobs.pid))
+    assert isinstance(error, BrokenPool)
+    assert isinstance(error.__cause__, FileNotFoundError)
+    with pytest.raises(BrokenPool):
+        pool.submit(jobs.pid)
 
 
 def test_if_the_initializer_fails_later_the_call_that_runs_goes_on(

@@ -17,6 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import math
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -54,6 +55,7 @@ class Driver:
 
     def __init__(self, works: Works) -> None:
         self.works = works
+        self.thread = 0
         self.attention = Event()
         self.given: deque[Call] = deque()
         self.worker: Worker | None = None
@@ -63,6 +65,7 @@ class Driver:
 
     def live(self) -> None:
         works = self.works
+        self.thread = get_ident()
         try:
             while (call := works.next_call(self)) is not None:
                 self.give(call)
@@ -150,11 +153,8 @@ class Driver:
             return
         if record is None:
             return
-        if not worker.ready:  # it says so before it says anything else
-            worker.ready = True
-            worker.let_go()
-            if self.stopping is None:  # else it has begun a call already, which is to end
-                self.begin()
+        if not worker.ready:  # its first word is that it is
+            self.welcome(worker, unpickled(worker.results, record))
             return
         number = worker.answered + 1
         try:
@@ -176,6 +176,17 @@ class Driver:
         else:  # if nobody has asked for that, then by something that cancels scopes in there
             assert how == STOPPED
             future._end_cancelled()
+
+    def welcome(self, worker: Worker, failure: bytes) -> None:
+        """It is there; its initializer may have failed."""
+        if failure:
+            self.works.break_down(unpack_error(failure))
+            self.bury(0)
+            return
+        worker.ready = True
+        worker.let_go()
+        if self.stopping is None:  # else it has begun a call already, which is to end
+            self.begin()
 
     def hear(self, worker: Worker) -> Any:
         """What the worker says next; None: something else came first, and was seen to."""
@@ -288,8 +299,6 @@ class Driver:
         back = self.take_back(len(self.given) - begun)
         self.worker = None
         died = worker.bury() or WorkerDied(worker.handle.name, None)
-        if not worker.ready and isinstance(died, Exception) and not isinstance(died, WorkerDied | OSError):
-            works.break_down(died)
         for call in self.given:
             if why is None:
                 call.future._end(None, died)

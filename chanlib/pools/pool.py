@@ -140,7 +140,8 @@ class WorkerPool(concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls. `cancel_futures` cancels those that have not begun. `wait`: until all have ended.
 
-        Waiting blocks this thread: not on the thread of a loop (`async with` does it there without blocking).
+        Waiting blocks this thread: not on the thread of a loop (`async with` does it there without blocking), nor on
+        one of the pool, in a callback of a future: `RuntimeError`.
         """
         self._works.close()
         if cancel_futures:
@@ -154,12 +155,17 @@ class WorkerPool(concurrent.futures.Executor):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._works.close()
-        if error is not None:
-            self._works.cancel_queue()
-            self._works.halt()
-        with CancelScope(shield=error is not None):
-            await self._works.over.wait()
+        works = self._works
+        works.close()
+        try:
+            if error is None:
+                await works.over.wait()
+        finally:  # not over: the block has failed, or the wait was cancelled
+            if not works.over.is_set():
+                works.cancel_queue()
+                works.halt()
+                with CancelScope(shield=True):
+                    await works.over.wait()
 
     def __repr__(self) -> str:
         works = self._works

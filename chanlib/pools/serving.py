@@ -15,7 +15,7 @@ from ..scopes import CancelScope
 __all__ = ["DONE", "FAILED", "STOPPED", "serve"]
 
 DONE, FAILED, STOPPED = range(3)
-"""How a call has ended. A worker says first that it is there, then of each call its number, this, and the result."""
+"""How a call has ended. A worker says of each its number, this, and the result; first of all why it cannot begin."""
 
 
 def serve(
@@ -49,8 +49,12 @@ class _Worker:
     ) -> None:
         threading.Thread(target=self.listen, name="chanlib pool", daemon=True).start()
         if initializer is not None:
-            initializer(*initargs)
-        self.results.send(0).sync()
+            try:
+                initializer(*initargs)
+            except Exception as error:
+                self.results.send(pack_error(error, __name__)).sync()
+                return
+        self.results.send(b"").sync()
         try:
             while True:
                 with self.guard:

@@ -207,6 +207,11 @@ class Works:
     def join(self) -> None:
         if os.getpid() != self.home:
             return
+        with self.guard:
+            if any(driver.thread == threading.get_ident() for driver in self.crew):  # in a callback of a future
+                raise RuntimeError(
+                    f"a thread of the pool {self.name!r} cannot wait for the end of the pool: use shutdown(wait=False)"
+                )
         self.over.wait().sync()
         if self.thread is not None:
             self.thread.join()
