@@ -65,6 +65,18 @@ def test_an_error_of_a_call_is_raised_in_its_place_and_ends_it(make: Make) -> No
 
 
 @pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("number", [2, 6])
+def test_after_shutdown_what_was_submitted_ahead_is_given(make: Make, ordered: bool, number: int) -> None:
+    with make(1) as pool:
+        results = pool.map(jobs.square, range(number), ordered=ordered)
+    assert [next(results), next(results)] == [0, 1]
+    if number > 2:
+        with pytest.raises(RuntimeError, match="shut down"):
+            next(results)
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
 def test_a_call_cannot_end_the_iteration(make: Make, world: World, ordered: bool, kind: type[Exception]) -> None:
     pool = make(1)

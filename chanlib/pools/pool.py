@@ -122,6 +122,9 @@ class WorkerPool(concurrent.futures.Executor):
         be endless. The first window is submitted at once. `chunksize` items make one call. `timeout`: seconds from now
         on after which the iterator raises `TimeoutError`; `call_timeout` is that of each call. An iterator that is left
         early cancels what is under way. `StopIteration` from a call is a `RuntimeError`, as from inside a generator.
+
+        To be iterated inside the block of the pool: after `shutdown` it gives what was submitted ahead, and raises
+        `RuntimeError` for the rest.
         """
         check_function(fn, "fn", "map", "a function")
         check_count(chunksize, "chunksize", 1)
