@@ -29,7 +29,8 @@ from worlds import NET, World, settle_here, spawn
 
 from chanlib import CancelScope, RemoteError, TaskGroup, WorkerDied, after, move_on_after, run, select
 from chanlib._core import backend_threads, park_threads
-from chanlib.processes import BrokenPool, ProcessChannel, ProcessEvent, WorkerPool, children
+from chanlib.pools import crew
+from chanlib.processes import BrokenPool, ProcessChannel, ProcessEvent, WorkerPool, children, open_process_channel
 from chanlib.processes.reports import RemoteTraceback
 
 __all__ = ["no_process_left", "servers"]  # fixtures
@@ -533,6 +534,27 @@ def test_if_no_process_can_be_started_that_is_an_error_of_the_call_and_the_next_
     assert isinstance(error, OSError)
     assert error.errno == errno.EMFILE
     monkeypatch.undo()
+    assert result(pool.submit(jobs.square, 3)) == 9
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_if_a_channel_of_a_worker_cannot_be_made_those_before_it_are_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    ends: list[Any] = []
+
+    def scarce(*args: Any, **options: Any) -> Any:
+        if len(ends) == 2 * which:
+            raise OSError(errno.EMFILE, "none is left")
+        made: Any = open_process_channel(*args, **options)
+        ends.extend(made)
+        return made
+
+    pool = make(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(crew, "open_process_channel", scarce)
+        assert isinstance(error_of(pool.submit(jobs.pid)), OSError)
+    assert [end for end in ends if not end.is_closed] == []
     assert result(pool.submit(jobs.square, 3)) == 9
 
 

@@ -20,6 +20,7 @@ import math
 from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -330,22 +331,20 @@ class Worker:
         self.ready = False  # is it there, and initialized?
         self.taken = 0  # calls that it was given and that were not taken back
         self.answered = 0
-        calls: tuple[ProcessSender[Any], ProcessReceiver[Any]] = open_process_channel(DEPTH)
-        told: tuple[ProcessSender[Any], ProcessReceiver[Any]] = open_process_channel(DEPTH + 1)
-        stops: tuple[ProcessSender[int], ProcessReceiver[int]] = open_process_channel(4, buffer_bytes=_NOTES)
-        self.calls = calls[0]
-        self.results = told[1]
-        self.stops = stops[0]
-        given = (calls[1], told[0], stops[1])
-        self.back = calls[1]  # open here, too: descriptors that go with a call can be taken back only so
-        self.theirs: tuple[ProcessReceiver[Any] | ProcessSender[Any], ...] = given[1:]
-        try:
+        with ExitStack() as undo:
+            calls = _channel(undo, DEPTH)
+            told = _channel(undo, DEPTH + 1)
+            stops = _channel(undo, 4, buffer_bytes=_NOTES)
+            self.calls = calls[0]
+            self.results = told[1]
+            self.stops: ProcessSender[int] = stops[0]
+            given = (calls[1], told[0], stops[1])
+            self.back = calls[1]  # open here, too: descriptors that go with a call can be taken back only so
+            self.theirs: tuple[ProcessReceiver[Any] | ProcessSender[Any], ...] = given[1:]
             self.handle: TaskHandle[None] = group.start_process(
                 serve, *given, *hooks, name=f"worker of {name}", grace=grace, start_method=start_method
             )
-        except BaseException:
-            self.retire()
-            raise
+            undo.pop_all()
 
     def starting(self) -> TaskHandle[None] | None:
         """An arm of `select`: it has ended, which its channels do not tell while we have their other ends, too."""
@@ -377,3 +376,11 @@ class Worker:
                 raise
             return error
         return None
+
+
+def _channel(undo: ExitStack, capacity: int, **options: Any) -> tuple[ProcessSender[Any], ProcessReceiver[Any]]:
+    """Both ends are closed if what comes after cannot be had."""
+    ends: tuple[ProcessSender[Any], ProcessReceiver[Any]] = open_process_channel(capacity, **options)
+    for end in ends:
+        undo.callback(end.close)
+    return ends
