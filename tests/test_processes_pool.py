@@ -271,6 +271,11 @@ def test_arguments_of_the_pool_are_checked() -> None:
             WorkerPool(**wrong)  # type: ignore[arg-type]
 
 
+def test_the_start_method_is_checked_at_once() -> None:
+    with pytest.raises(ValueError, match=r"start_method must be one of 'fork', 'forkserver', .* not 'no'"):
+        WorkerPool(1, start_method="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def test_arguments_of_a_call_are_checked(make: Make) -> None:
     pool = make()
     with pytest.raises(TypeError, match="fn must be a function"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .._core.engine import seconds
 from ..checks import check_count, check_function
-from ..processes.children import StartMethod
+from ..processes.children import StartMethod, _method
 from ..scopes import CancelScope
 from ..timers import after
 from .calls import WorkerFuture, ended
@@ -73,6 +73,7 @@ class WorkerPool(concurrent.futures.Executor):
         for given, argument in ((initializer, "initializer"), (finalizer, "finalizer")):
             if given is not None and not callable(given):
                 raise TypeError(f"{argument} must be a function, not {given!r}")
+        _method(start_method)  # it is used when there is a call
         limit = None if call_timeout is None else seconds(call_timeout, "call_timeout")
         start = partial(Worker, start_method, seconds(grace, "grace"), name, (initializer, tuple(initargs), finalizer))
         self._works = Works(workers or os.cpu_count() or 1, start, max_tasks, limit, name)
