@@ -883,6 +883,14 @@ def test_at_the_end_of_the_interpreter_the_calls_are_made(method: str, more: str
         assert (err, process.returncode) == (b"", 0)
 
 
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_at_the_end_of_a_child_the_calls_of_its_pools_are_made(method: Any, keep: bool, post: Any) -> None:
+    with TaskGroup() as group:
+        group.start_process(jobs.leave_a_pool, post, keep, start_method=method)
+    assert post.drain() == [0, 1, 2]
+
+
 KILLED = """
 import os, sys, time
 import process_jobs_pool as jobs

@@ -18,6 +18,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from multiprocessing import util
 from typing import Any
 
 from ..checks import check_function
@@ -27,6 +28,8 @@ from .calls import Call, WorkerFuture
 from .crew import Driver, Worker
 
 __all__ = ["BrokenPool", "Works"]
+
+_FIRST = 1000  # at the end of a process, among what `multiprocessing` does then: before it hangs up on its children
 
 _living: set[Works] = set()
 """The pools that have threads, also those that nobody has any more and that are ending."""
@@ -60,6 +63,7 @@ class Works:
         self.ending = Event()
         self.over = Event()
         self.thread: threading.Thread | None = None
+        self.at_exit: util.Finalize | None = None
 
     # ------------------------------------------------------------- calls come
     def take(
@@ -125,6 +129,7 @@ class Works:
             thread.start()
             self.thread = thread
             _living.add(self)
+            self.at_exit = util.Finalize(None, _shut_all, exitpriority=_FIRST)
             self.opened.wait()
         assert self.group is not None
         driver = Driver(self)
@@ -138,6 +143,8 @@ class Works:
                 self.ending.wait().sync()
         finally:
             _living.discard(self)
+            assert self.at_exit is not None
+            self.at_exit.cancel()
             self.over.set()
 
     def next_call(self, driver: Driver) -> Call | None:
@@ -218,7 +225,10 @@ class Works:
 
 
 def _shut_all(living: Iterable[Works] = _living) -> None:
-    """At the end of the interpreter, before `multiprocessing` waits for all processes."""
+    """At the end of the interpreter, before `multiprocessing` waits for all processes.
+
+    One that `multiprocessing` has forked does not come to `atexit`, but does what that has to do at its end.
+    """
     for works in list(living):
         works.close()
         works.join()
