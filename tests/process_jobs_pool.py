@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from chanlib import Cancelled, CancelScope, sleep
-from chanlib.processes import ProcessChannel, ProcessEvent
+from chanlib.processes import ProcessChannel, ProcessEvent, WorkerPool
 
 HOUR = 3600.0
 made: list[Any] = []  # by the initializer
@@ -34,6 +34,10 @@ def fail_at(number: int, bad: int) -> int:
     if number == bad:
         raise ValueError(number)
     return number
+
+
+def stop(error: type[Exception]) -> NoReturn:
+    raise error
 
 
 def hold(post: ProcessChannel[int], gate: ProcessEvent) -> int:
@@ -185,3 +189,16 @@ def begin_once(marker: str, gate: ProcessEvent) -> None:
 def double_array(array: Any) -> Any:
     array *= 2  # writable
     return array
+
+
+def tell(post: ProcessChannel[Any], what: Any) -> None:
+    post.send(what).sync()
+
+
+def leave_a_pool(post: ProcessChannel[Any], keep: bool) -> None:
+    """Its calls are still to be made."""
+    pool = WorkerPool(1, start_method="fork")
+    for number in range(3):
+        pool.submit(tell, post, number)
+    if keep:
+        made.append(pool)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import errno
 import gc
 import os
 import pickle
@@ -27,7 +28,9 @@ from test_processes_children import HERE, alive, children_of, no_process_left, s
 from worlds import NET, World, settle_here, spawn
 
 from chanlib import CancelScope, RemoteError, TaskGroup, WorkerDied, after, move_on_after, run, select
-from chanlib.processes import BrokenPool, ProcessChannel, ProcessEvent, WorkerPool
+from chanlib._core import backend_threads, park_threads
+from chanlib.pools import crew
+from chanlib.processes import BrokenPool, ProcessChannel, ProcessEvent, WorkerPool, children, open_process_channel
 from chanlib.processes.reports import RemoteTraceback
 
 __all__ = ["no_process_left", "servers"]  # fixtures
@@ -218,6 +221,21 @@ def test_shutdown_can_cancel_what_has_not_begun(make: Make, post: Any, gate: Pro
     assert result(held) > 0
 
 
+def test_a_callback_cannot_wait_for_the_end_of_its_own_thread(make: Make, gate: ProcessEvent) -> None:
+    pool = make(1)
+    refused: list[Any] = []
+
+    def shut(_: Any) -> None:
+        with pytest.raises(RuntimeError, match="wait=False"):
+            pool.shutdown()
+        refused.append(True)
+
+    pool.submit(jobs.wait_for, gate).add_done_callback(shut)
+    gate.set()
+    pool._works.join()
+    assert refused
+
+
 def test_a_pool_that_was_never_used_ends_at_once(make: Make) -> None:
     make().shutdown()
     with make():
@@ -251,6 +269,11 @@ def test_arguments_of_the_pool_are_checked() -> None:
     for wrong in [{"workers": 1.5}, {"max_tasks": "1"}, {"name": 1}, {"initializer": 1}, {"finalizer": "x"}]:
         with pytest.raises(TypeError):
             WorkerPool(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_start_method_is_checked_at_once() -> None:
+    with pytest.raises(ValueError, match=r"start_method must be one of 'fork', 'forkserver', .* not 'no'"):
+        WorkerPool(1, start_method="no")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def test_arguments_of_a_call_are_checked(make: Make) -> None:
@@ -367,6 +390,26 @@ def test_async_with_that_fails_stops_its_calls(backend: str, post: Any, gate: Pr
     run(main, backend=backend)
 
 
+def test_async_with_that_is_cancelled_while_its_exit_waits_stops_its_calls(
+    backend: str, post: Any, gate: ProcessEvent
+) -> None:
+    async def main() -> None:
+        with CancelScope() as scope:
+
+            async def cancel() -> None:
+                await post.receive()
+                scope.cancel()
+
+            async with TaskGroup() as group:
+                group.start_soon(cancel)
+                async with WorkerPool(1, start_method="fork", grace=GRACE) as pool:
+                    held, pending = pool.submit(jobs.hold, post, gate), pool.submit(jobs.pid)
+        assert held.cancelled()
+        assert pending.cancelled()
+
+    run(main, backend=backend)
+
+
 # ===================================================================== what goes wrong in a call
 def test_an_error_has_the_remote_traceback_as_its_cause(make: Make) -> None:
     error = error_of(make().submit(jobs.fail, "word"))
@@ -459,6 +502,84 @@ def test_calls_are_made_once_each_however_many_workers_are_killed(make: Make, po
     assert all(futures[n].result() == ((n,), {}) for n in good)
     assert len(futures) - len(good) <= killed
     assert all(isinstance(future.exception(), (WorkerDied, type(None))) for future in futures)
+
+
+def test_a_driver_that_has_no_descriptor_to_wait_by_looks_now_and_then(
+    make: Make, gate: ProcessEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make(1)
+    pid = result(pool.submit(jobs.pid))
+    starved, alarm = threading.Event(), park_threads._Alarm
+
+    def scarce() -> Any:
+        if not threading.current_thread().name.startswith("driver"):
+            return alarm()
+        starved.set()
+        raise OSError(errno.EMFILE, "none is left")
+
+    monkeypatch.setattr(park_threads, "_Alarm", scarce)
+    held = pool.submit(jobs.wait_for, gate)
+    assert starved.wait(NET)
+    monkeypatch.undo()
+    gate.set()
+    assert result(held) == pid
+    assert [result(pool.submit(jobs.square, n)) for n in range(3)] == [0, 1, 4]
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_if_no_process_can_be_started_that_is_an_error_of_the_call_and_the_next_one_is_tried(
+    make: Make, method: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "none is left")
+
+    pool = make(1, start_method=method)
+    monkeypatch.setattr(children, "pair", refuse)
+    error = error_of(pool.submit(jobs.pid))
+    assert isinstance(error, OSError)
+    assert error.errno == errno.EMFILE
+    monkeypatch.undo()
+    assert result(pool.submit(jobs.square, 3)) == 9
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_if_a_channel_of_a_worker_cannot_be_made_those_before_it_are_closed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    ends: list[Any] = []
+
+    def scarce(*args: Any, **options: Any) -> Any:
+        if len(ends) == 2 * which:
+            raise OSError(errno.EMFILE, "none is left")
+        made: Any = open_process_channel(*args, **options)
+        ends.extend(made)
+        return made
+
+    pool = make(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(crew, "open_process_channel", scarce)
+        assert isinstance(error_of(pool.submit(jobs.pid)), OSError)
+    assert [end for end in ends if not end.is_closed] == []
+    assert result(pool.submit(jobs.square, 3)) == 9
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(threading.Thread, "start"), (backend_threads, "start_thread")], ids=["home", "driver"]
+)
+def test_a_call_for_which_no_thread_can_be_had_is_refused_and_leaves_nothing(
+    make: Make, where: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pool, other = make(1), make(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, refuse)
+        for one in (pool, pool, other):
+            with pytest.raises(RuntimeError, match="new thread"):
+                one.submit(jobs.square, 2)
+    assert result(pool.submit(jobs.square, 3)) == 9
+    other.shutdown()
 
 
 # ===================================================================== cancelling
@@ -649,6 +770,15 @@ def test_if_the_initializer_fails_the_pool_is_broken(make: Make) -> None:
         pool.map(jobs.square, [1])
 
 
+def test_an_initializer_that_fails_by_the_system_is_not_taken_for_a_worker_that_cannot_be_started(make: Make) -> None:
+    pool = make(1, initializer=open, initargs=("/nowhere",))
+    error = error_of(pool.submit(jobs.pid))
+    assert isinstance(error, BrokenPool)
+    assert isinstance(error.__cause__, FileNotFoundError)
+    with pytest.raises(BrokenPool):
+        pool.submit(jobs.pid)
+
+
 def test_if_the_initializer_fails_later_the_call_that_runs_goes_on(
     make: Make, post: Any, gate: ProcessEvent, tmp_path: Path
 ) -> None:
@@ -751,6 +881,14 @@ def test_at_the_end_of_the_interpreter_the_calls_are_made(method: str, more: str
         assert err.count(b"Traceback") == 1
     else:
         assert (err, process.returncode) == (b"", 0)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize("keep", [False, True])
+def test_at_the_end_of_a_child_the_calls_of_its_pools_are_made(method: Any, keep: bool, post: Any) -> None:
+    with TaskGroup() as group:
+        group.start_process(jobs.leave_a_pool, post, keep, start_method=method)
+    assert post.drain() == [0, 1, 2]
 
 
 KILLED = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,33 @@ def test_an_error_of_a_call_is_raised_in_its_place_and_ends_it(make: Make) -> No
     with pytest.raises(ValueError, match="3"):
         next(results)
     assert list(results) == []
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("number", [2, 6])
+def test_after_shutdown_what_was_submitted_ahead_is_given(make: Make, ordered: bool, number: int) -> None:
+    with make(1) as pool:
+        results = pool.map(jobs.square, range(number), ordered=ordered)
+    assert [next(results), next(results)] == [0, 1]
+    if number > 2:
+        with pytest.raises(RuntimeError, match="shut down"):
+            next(results)
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("kind", [StopIteration, StopAsyncIteration])
+def test_a_call_cannot_end_the_iteration(make: Make, world: World, ordered: bool, kind: type[Exception]) -> None:
+    pool = make(1)
+
+    async def body() -> None:
+        for blocking in (True, False):
+            results = pool.map(jobs.stop, [kind], ordered=ordered)
+            concurrent.futures.wait(results._waiting, NET)  # what is there already is taken another way
+            with pytest.raises(RuntimeError, match=kind.__name__):
+                next(results) if blocking and world.name == "threads" else await anext(results)
+
+    world.run(body)
 
 
 def test_an_error_of_the_iterable_is_raised_after_the_results_before_it(make: Make) -> None:

@@ -17,8 +17,10 @@ Invariants:
 from __future__ import annotations
 
 import math
+from _thread import get_ident
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -31,9 +33,11 @@ from ..processes.children import StartMethod
 from ..processes.ends import ProcessReceiver, ProcessSender, open_process_channel
 from ..processes.reports import unpack_error
 from ..selecting import select
+from ..timers import sleep
+from .answers import Taken, unpickled
 from .calls import Call
 from .recall import recall
-from .serving import DONE, FAILED, READY, STOPPED, serve
+from .serving import DONE, FAILED, STOPPED, serve
 
 if TYPE_CHECKING:
     from .works import Works
@@ -42,6 +46,7 @@ __all__ = ["Driver", "Worker"]
 
 DEPTH = 2  # calls that a worker has: one that it makes, one ahead
 _NOTES = 4096  # bytes of a channel that carries numbers
+_LOOK = 0.02  # seconds between two looks at what a worker says, where no descriptor is left to wait by
 _STARTS = 3  # workers that may die with a call that they have not begun, until that is its error
 _CANCELLED, _TIMED_OUT = "cancelled", "timed out"
 
@@ -51,6 +56,7 @@ class Driver:
 
     def __init__(self, works: Works) -> None:
         self.works = works
+        self.thread = 0
         self.attention = Event()
         self.given: deque[Call] = deque()
         self.worker: Worker | None = None
@@ -60,6 +66,7 @@ class Driver:
 
     def live(self) -> None:
         works = self.works
+        self.thread = get_ident()
         try:
             while (call := works.next_call(self)) is not None:
                 self.give(call)
@@ -141,35 +148,22 @@ class Driver:
         if worker is None or not self.given:
             return
         try:
-            try:
-                how, said = worker.results.receive_nowait()
-            except ChannelEmpty:
-                end = None if self.until == math.inf else Instant[float](self.until, monotonic)
-                found = select(worker.results.receive(), self.attention, end, worker.starting()).sync()
-                if found[0] == 3:
-                    worker.let_go()
-                    return
-                if found[0] == 1:
-                    self.attend()
-                    return
-                if found[0] == 2:
-                    self.time_is_over()
-                    return
-                how, said = found[1]
+            record = self.hear(worker)
         except ChannelClosed:
             self.bury(recall(worker.calls))
             return
-        except Exception as error:
-            if worker.theirs and worker.handle.done:
-                worker.let_go()
-                return
-            how, said = FAILED, error  # it does not unpickle here
-        if how == READY:
-            worker.ready = True
-            worker.let_go()
-            if self.stopping is None:  # else it has begun a call already, which is to end
-                self.begin()
+        if record is None:
             return
+        if not worker.ready:  # its first word is that it is
+            self.welcome(worker, unpickled(worker.results, record))
+            return
+        number = worker.answered + 1
+        try:
+            number, how, said = unpickled(worker.results, record)
+            error = unpack_error(said) if how == FAILED else None
+        except Exception as refused:  # it does not unpickle here
+            how, said, error = FAILED, None, refused
+        assert number == worker.answered + 1
         call, stopping = self.given.popleft(), self.stopping
         worker.answered += 1
         self.begin()
@@ -179,10 +173,49 @@ class Driver:
         elif how == DONE:
             future._end(said)
         elif how == FAILED:
-            future._end(None, said if isinstance(said, Exception) else unpack_error(said))
+            future._end(None, error)
         else:  # if nobody has asked for that, then by something that cancels scopes in there
             assert how == STOPPED
             future._end_cancelled()
+
+    def welcome(self, worker: Worker, failure: bytes) -> None:
+        """It is there; its initializer may have failed."""
+        if failure:
+            self.works.break_down(unpack_error(failure))
+            self.bury(0)
+            return
+        worker.ready = True
+        worker.let_go()
+        if self.stopping is None:  # else it has begun a call already, which is to end
+            self.begin()
+
+    def hear(self, worker: Worker) -> Any:
+        """What the worker says next; None: something else came first, and was seen to."""
+        over = worker.handle.done  # looked at first: then all it has said is there
+        try:
+            return Taken(worker.results).poll()
+        except ChannelEmpty:
+            if over:  # and what its channels count may still be on the way to it
+                raise ChannelClosed(f"{worker.handle!r} has ended") from None
+        end = None if self.until == math.inf else Instant[float](self.until, monotonic)
+        try:
+            found = select(Taken(worker.results), self.attention, end, worker.starting()).sync()
+        except ChannelClosed:
+            raise
+        except Exception as error:
+            if worker.handle.done:  # it is that which was raised
+                return None
+            if not isinstance(error, OSError):
+                raise
+            sleep(_LOOK).sync()  # no descriptor is left to wait by
+            return None
+        if found[0] == 0:
+            return found[1]
+        if found[0] == 1:
+            self.attend()
+        elif found[0] == 2:
+            self.time_is_over()
+        return None
 
     def attend(self) -> None:
         """Somebody has rung: calls are cancelled, or another driver has nothing to do."""
@@ -235,7 +268,7 @@ class Driver:
             return
         try:
             worker.stops.send(worker.answered + 1).sync(0)
-        except (ChannelClosed, TimeoutError):  # its end will be heard of
+        except (ChannelClosed, OSError):  # its end will be heard of; or it is too busy to hear, and will be killed
             pass
 
     def kill(self) -> None:
@@ -267,8 +300,6 @@ class Driver:
         back = self.take_back(len(self.given) - begun)
         self.worker = None
         died = worker.bury() or WorkerDied(worker.handle.name, None)
-        if not worker.ready and isinstance(died, Exception) and not isinstance(died, WorkerDied | OSError):
-            works.break_down(died)
         for call in self.given:
             if why is None:
                 call.future._end(None, died)
@@ -300,22 +331,20 @@ class Worker:
         self.ready = False  # is it there, and initialized?
         self.taken = 0  # calls that it was given and that were not taken back
         self.answered = 0
-        calls: tuple[ProcessSender[Any], ProcessReceiver[Any]] = open_process_channel(DEPTH)
-        told: tuple[ProcessSender[Any], ProcessReceiver[Any]] = open_process_channel(DEPTH + 1)
-        stops: tuple[ProcessSender[int], ProcessReceiver[int]] = open_process_channel(4, buffer_bytes=_NOTES)
-        self.calls = calls[0]
-        self.results = told[1]
-        self.stops = stops[0]
-        given = (calls[1], told[0], stops[1])
-        self.back = calls[1]  # open here, too: descriptors that go with a call can be taken back only so
-        self.theirs: tuple[ProcessReceiver[Any] | ProcessSender[Any], ...] = given[1:]
-        try:
+        with ExitStack() as undo:
+            calls = _channel(undo, DEPTH)
+            told = _channel(undo, DEPTH + 1)
+            stops = _channel(undo, 4, buffer_bytes=_NOTES)
+            self.calls = calls[0]
+            self.results = told[1]
+            self.stops: ProcessSender[int] = stops[0]
+            given = (calls[1], told[0], stops[1])
+            self.back = calls[1]  # open here, too: descriptors that go with a call can be taken back only so
+            self.theirs: tuple[ProcessReceiver[Any] | ProcessSender[Any], ...] = given[1:]
             self.handle: TaskHandle[None] = group.start_process(
                 serve, *given, *hooks, name=f"worker of {name}", grace=grace, start_method=start_method
             )
-        except BaseException:
-            self.retire()
-            raise
+            undo.pop_all()
 
     def starting(self) -> TaskHandle[None] | None:
         """An arm of `select`: it has ended, which its channels do not tell while we have their other ends, too."""
@@ -347,3 +376,11 @@ class Worker:
                 raise
             return error
         return None
+
+
+def _channel(undo: ExitStack, capacity: int, **options: Any) -> tuple[ProcessSender[Any], ProcessReceiver[Any]]:
+    """Both ends are closed if what comes after cannot be had."""
+    ends: tuple[ProcessSender[Any], ProcessReceiver[Any]] = open_process_channel(capacity, **options)
+    for end in ends:
+        undo.callback(end.close)
+    return ends

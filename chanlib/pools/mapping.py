@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 
 def _each(fn: Callable[..., T], chunk: list[tuple[Any, ...]]) -> list[T]:
-    return [fn(*item) for item in chunk]
+    try:
+        return [fn(*item) for item in chunk]
+    except (StopIteration, StopAsyncIteration) as error:  # it would pass for the end of the results
+        raise RuntimeError(f"a call of map() raised {type(error).__name__}") from error
 
 
 class Results(Iterator[T], Generic[T]):
@@ -53,7 +56,7 @@ class Results(Iterator[T], Generic[T]):
         self._chunksize = chunksize
         self._window = window
         self._end = end
-        self._failed: Exception | None = None  # of the iterable: raised when the results before it are taken
+        self._failed: Exception | None = None  # of the iterable, or the pool: raised behind the results before it
         self._ready: deque[T] = deque()
         self._waiting: deque[WorkerFuture[list[T]]] = deque()
         self._done: Channel[WorkerFuture[list[T]]] | None = None if ordered else Channel(math.inf)
@@ -72,7 +75,13 @@ class Results(Iterator[T], Generic[T]):
                 return
             if not chunk:
                 return
-            future = self._submit(_each, (self._fn, chunk))
+            try:
+                future = self._submit(_each, (self._fn, chunk))
+            except Exception as error:
+                if not self._waiting and not self._ready:  # whoever begins is to know it at once
+                    raise
+                self._failed = error
+                return
             self._waiting.append(future)
             if self._done is not None:
                 future.add_done_callback(cast(Any, self._done.send_nowait))
@@ -127,6 +136,7 @@ class Results(Iterator[T], Generic[T]):
     def close(self) -> None:
         """Cancel what is under way, and end."""
         self._items = iter(())
+        self._failed = None
         self._ready.clear()
         while self._waiting:
             self._waiting.popleft().cancel()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from .._core.engine import seconds
 from ..checks import check_count, check_function
-from ..processes.children import StartMethod
+from ..processes.children import StartMethod, _method
 from ..scopes import CancelScope
 from ..timers import after
 from .calls import WorkerFuture, ended
@@ -73,6 +73,7 @@ class WorkerPool(concurrent.futures.Executor):
         for given, argument in ((initializer, "initializer"), (finalizer, "finalizer")):
             if given is not None and not callable(given):
                 raise TypeError(f"{argument} must be a function, not {given!r}")
+        _method(start_method)  # it is used when there is a call
         limit = None if call_timeout is None else seconds(call_timeout, "call_timeout")
         start = partial(Worker, start_method, seconds(grace, "grace"), name, (initializer, tuple(initargs), finalizer))
         self._works = Works(workers or os.cpu_count() or 1, start, max_tasks, limit, name)
@@ -121,7 +122,10 @@ class WorkerPool(concurrent.futures.Executor):
         At most `window` calls (None: twice the workers) are under way or done and not yet taken, so the iterables may
         be endless. The first window is submitted at once. `chunksize` items make one call. `timeout`: seconds from now
         on after which the iterator raises `TimeoutError`; `call_timeout` is that of each call. An iterator that is left
-        early cancels what is under way.
+        early cancels what is under way. `StopIteration` from a call is a `RuntimeError`, as from inside a generator.
+
+        To be iterated inside the block of the pool: after `shutdown` it gives what was submitted ahead, and raises
+        `RuntimeError` for the rest.
         """
         check_function(fn, "fn", "map", "a function")
         check_count(chunksize, "chunksize", 1)
@@ -140,7 +144,8 @@ class WorkerPool(concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls. `cancel_futures` cancels those that have not begun. `wait`: until all have ended.
 
-        Waiting blocks this thread: not on the thread of a loop (`async with` does it there without blocking).
+        Waiting blocks this thread: not on the thread of a loop (`async with` does it there without blocking), nor on
+        one of the pool, in a callback of a future: `RuntimeError`.
         """
         self._works.close()
         if cancel_futures:
@@ -154,12 +159,17 @@ class WorkerPool(concurrent.futures.Executor):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._works.close()
-        if error is not None:
-            self._works.cancel_queue()
-            self._works.halt()
-        with CancelScope(shield=error is not None):
-            await self._works.over.wait()
+        works = self._works
+        works.close()
+        try:
+            if error is None:
+                await works.over.wait()
+        finally:  # not over: the block has failed, or the wait was cancelled
+            if not works.over.is_set():
+                works.cancel_queue()
+                works.halt()
+                with CancelScope(shield=True):
+                    await works.over.wait()
 
     def __repr__(self) -> str:
         works = self._works

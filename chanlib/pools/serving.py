@@ -12,10 +12,10 @@ from ..processes.reports import pack_error
 from ..processes.worker import outside
 from ..scopes import CancelScope
 
-__all__ = ["DONE", "FAILED", "READY", "STOPPED", "serve"]
+__all__ = ["DONE", "FAILED", "STOPPED", "serve"]
 
-DONE, FAILED, STOPPED, READY = range(4)
-"""How a call has ended; the second of what a worker says of it is the result, or the error. First it says READY."""
+DONE, FAILED, STOPPED = range(3)
+"""How a call has ended. A worker says of each its number, this, and the result; first of all why it cannot begin."""
 
 
 def serve(
@@ -49,8 +49,12 @@ class _Worker:
     ) -> None:
         threading.Thread(target=self.listen, name="chanlib pool", daemon=True).start()
         if initializer is not None:
-            initializer(*initargs)
-        self.results.send((READY, None)).sync()
+            try:
+                initializer(*initargs)
+            except Exception as error:
+                self.results.send(pack_error(error, __name__)).sync()
+                return
+        self.results.send(b"").sync()
         try:
             while True:
                 with self.guard:
@@ -102,12 +106,12 @@ class _Worker:
 
     def say(self, how: int, outcome: Any) -> None:
         try:
-            self.results.send((how, outcome)).sync()
+            self.results.send((self.number, how, outcome)).sync()
         except ChannelClosed:  # nobody wants to know
             raise
         except Exception as error:
             error.add_note("the result of a call could not be pickled")
-            self.results.send((FAILED, pack_error(error, __name__))).sync()
+            self.results.send((self.number, FAILED, pack_error(error, __name__))).sync()
 
 
 def _make(fn: Callable[..., Any], args: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -17,6 +17,8 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from multiprocessing import util
 from typing import Any
 
 from ..checks import check_function
@@ -26,6 +28,8 @@ from .calls import Call, WorkerFuture
 from .crew import Driver, Worker
 
 __all__ = ["BrokenPool", "Works"]
+
+_FIRST = 1000  # at the end of a process, among what `multiprocessing` does then: before it hangs up on its children
 
 _living: set[Works] = set()
 """The pools that have threads, also those that nobody has any more and that are ending."""
@@ -59,6 +63,7 @@ class Works:
         self.ending = Event()
         self.over = Event()
         self.thread: threading.Thread | None = None
+        self.at_exit: util.Finalize | None = None
 
     # ------------------------------------------------------------- calls come
     def take(
@@ -73,7 +78,11 @@ class Works:
             if self.closed:
                 raise RuntimeError(f"the pool {self.name!r} is shut down: it takes no more calls")
             self.queue.append(Call((fn, args, named), future, limit))
-            self._call_in(1)
+            try:
+                self._call_in(1)
+            except BaseException:  # no thread can be had
+                self.queue.pop()
+                raise
         return future
 
     def return_calls(self, calls: list[Call]) -> None:
@@ -81,7 +90,8 @@ class Works:
         if calls:
             with self.guard:
                 self.queue.extendleft(reversed(calls))
-                self._call_in(len(calls))
+                with suppress(Exception):  # no thread can be had: the driver that returns them will take them itself
+                    self._call_in(len(calls))
 
     def _call_in(self, number: int) -> None:
         awake = min(number, self.idle)
@@ -113,15 +123,18 @@ class Works:
 
     # ------------------------------------------------------------- drivers
     def _hire(self) -> None:
+        """Raises if no thread can be had; nothing has changed then. (A driver asks for the guard first of all.)"""
         if self.thread is None:
-            self.thread = threading.Thread(target=self._live, name=f"chanlib {self.name}", daemon=True)
+            thread = threading.Thread(target=self._live, name=f"chanlib {self.name}", daemon=True)
+            thread.start()
+            self.thread = thread
             _living.add(self)
-            self.thread.start()
+            self.at_exit = util.Finalize(None, _shut_all, exitpriority=_FIRST)
             self.opened.wait()
         assert self.group is not None
         driver = Driver(self)
-        self.crew.add(driver)
         self.group.start_thread(driver.live, name=f"driver of {self.name}")
+        self.crew.add(driver)
 
     def _live(self) -> None:
         try:
@@ -130,6 +143,8 @@ class Works:
                 self.ending.wait().sync()
         finally:
             _living.discard(self)
+            assert self.at_exit is not None
+            self.at_exit.cancel()
             self.over.set()
 
     def next_call(self, driver: Driver) -> Call | None:
@@ -199,13 +214,21 @@ class Works:
     def join(self) -> None:
         if os.getpid() != self.home:
             return
+        with self.guard:
+            if any(driver.thread == threading.get_ident() for driver in self.crew):  # in a callback of a future
+                raise RuntimeError(
+                    f"a thread of the pool {self.name!r} cannot wait for the end of the pool: use shutdown(wait=False)"
+                )
         self.over.wait().sync()
         if self.thread is not None:
             self.thread.join()
 
 
 def _shut_all(living: Iterable[Works] = _living) -> None:
-    """At the end of the interpreter, before `multiprocessing` waits for all processes."""
+    """At the end of the interpreter, before `multiprocessing` waits for all processes.
+
+    One that `multiprocessing` has forked does not come to `atexit`, but does what that has to do at its end.
+    """
     for works in list(living):
         works.close()
         works.join()
