@@ -193,21 +193,23 @@ class _Process:
 
             level = logging.getLogger().getEffectiveLevel()
         context: Any = multiprocessing.get_context(self.method)
-        line, theirs = pair()
         try:
-            make_sure_of_room(theirs)
-            errand = Errand(theirs, self.name, self.backend, self.grace, level)
-            if self.freight is None:
-                errand.call = self.call
-            else:
-                errand.freight = self.freight
-            process = context.Process(target=work, args=(errand,), name=self.name)
-            start_process(process, self.method)
-        except BaseException:
-            release(line)
-            raise
+            line, theirs = pair()
+            try:
+                make_sure_of_room(theirs)
+                errand = Errand(theirs, self.name, self.backend, self.grace, level)
+                if self.freight is None:
+                    errand.call = self.call
+                else:
+                    errand.freight = self.freight
+                process = context.Process(target=work, args=(errand,), name=self.name)
+                start_process(process, self.method)
+            except BaseException:
+                release(line)
+                raise
+            finally:
+                theirs.close()
         finally:
-            theirs.close()
             if self.freight is not None:
                 self.freight.close()
         self.line = line
