@@ -76,8 +76,12 @@ def meanwhile(backend: str, tx: Any, rx: Any) -> int:
 )
 def test_a_process_that_is_stopped_anywhere_freezes_nobody(name: str, backend: str) -> None:
     operate = OPERATIONS[name]
-    waited = _stopped(operate, backend, 12)
-    assert waited or name in ("clone", "close"), "it was never stopped while it had a lock"
+    waited = 0
+    for most in (12, 35, 100):  # how many places there are with a lock depends on the interpreter
+        waited = waited or _stopped(operate, backend, most)
+        if name in ("clone", "close"):
+            return
+    assert waited, "it was never stopped while it had a lock"
 
 
 @pytest.mark.stress

@@ -866,7 +866,8 @@ import process_jobs_pool as jobs
 from chanlib.processes import WorkerPool
 pool = WorkerPool(1, start_method={method!r}, max_tasks=2)
 for n in range(5):
-    pool.submit(jobs.square, n).add_done_callback(lambda future: print(future.result(), flush=True))
+    future = pool.submit(jobs.square, n)
+    future.add_done_callback(lambda future: print(future.exception() or future.result(), flush=True))
 {more}
 """
 
@@ -876,7 +877,13 @@ for n in range(5):
 def test_at_the_end_of_the_interpreter_the_calls_are_made(method: str, more: str) -> None:
     with script(EXIT.format(method=method, more=more)) as process:
         out, err = process.communicate(timeout=NET)
-    assert out.split() == b"0 1 4 9 16".split()
+    if sys.version_info[:2] == (3, 12):  # which starts no thread any more by then: those calls are told so
+        refused = b"can't create new thread at interpreter shutdown"
+        results = [number for number in out.splitlines() if number != refused]
+        assert results == b"0 1 4 9 16".split()[: len(results)]
+        assert len(out.splitlines()) == 5
+    else:
+        assert out.split() == b"0 1 4 9 16".split()
     if more == "1 / 0":
         assert err.count(b"Traceback") == 1
     else:

@@ -1,7 +1,8 @@
 """A pool of processes that make calls: `WorkerPool`.
 
 What it consists of is in `works`, its threads and processes in `crew`; `calls` has its futures, `mapping` what `map`
-gives, and `serving` what runs in a worker. A pool that nobody has any more makes the calls it was given, and ends.
+gives, and `serving` what runs in a worker. A pool that nobody has any more makes the calls it was given, and ends. At
+the end of the interpreter too; but CPython 3.12 starts no thread any more by then, and calls that need one fail.
 """
 
 from __future__ import annotations

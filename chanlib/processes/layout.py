@@ -15,7 +15,11 @@ the rest.
 
 from __future__ import annotations
 
+import os
 import platform
+from collections import deque
+from collections.abc import Callable
+from operator import call
 from struct import Struct
 from threading import Lock
 
@@ -44,13 +48,25 @@ PAIR = Struct("<QQ")
 WEAK = platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686")
 """May this processor reorder stores?"""
 
-_order = Lock()
-
 
 def fence() -> None:
     """What was stored before is seen by others before what is stored, or read, after this."""
-    with _order:
-        pass
+    deque(
+        map(call, _taken_and_given_back), 0
+    )  # without a step of Python between, where an interrupt would leave it taken
+
+
+def _renew() -> None:
+    """Where a process is forked another thread may have the lock."""
+    global _taken_and_given_back
+    order = Lock()
+    _taken_and_given_back = (order.acquire, order.release)
+
+
+_taken_and_given_back: tuple[Callable[[], object], ...]
+_renew()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def units_of(length: int) -> int:
