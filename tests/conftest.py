@@ -166,7 +166,14 @@ _OWN_TRACE_FUNCTION = {
     "test_fork.py",
     "test_interrupts.py",
     "test_interrupts_primitives.py",
+    "test_processes_faults.py",
+    "test_processes_faults_changes.py",
+    "test_processes_faults_ends.py",
+    "test_processes_faults_interrupts.py",
+    "test_processes_faults_stopped.py",
+    "test_processes_views.py",
     "test_reentrancy.py",
+    "test_scopes_elsewhere.py",
 }
 
 

@@ -155,11 +155,12 @@ class Strike:
         if self.opcodes:  # some versions look whether anybody wants them when the trace function is set
             frame = sys._getframe()
             frame.f_trace, frame.f_trace_opcodes = _no_trace, True
+        self.before = sys.gettrace()
         sys.settrace(self._enter)
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.settrace(None)
+        sys.settrace(self.before)
 
     def _enter(self, frame: Any, event: str, arg: object) -> Any:
         if not frame.f_code.co_filename.startswith(PACKAGE):
