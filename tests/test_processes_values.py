@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from elsewhere import once_parked
 from process_jobs_faults import forked
 from until import settle
 from worlds import World
@@ -618,6 +619,41 @@ def test_an_interrupt_while_one_of_several_is_unpickled(opened: Open) -> None:
     with pytest.raises(KeyboardInterrupt):
         rx.receive_some().poll()
     assert rx.drain() in ([3], [1, 3])
+
+
+class Last(bytearray):
+    """Its finalizer needs the channel, in another thread."""
+
+    def __del__(self) -> None:
+        thread = threading.Thread(target=lambda: tx_of_last[0].clone().close(), daemon=True)
+        thread.start()
+        thread.join(1)
+        heard.append(not thread.is_alive())
+
+
+class Lends:
+    def __init__(self) -> None:
+        self.data = Last(b"12")
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return bytes, (pickle.PickleBuffer(self.data),)
+
+
+heard: list[bool] = []
+tx_of_last: list[Any] = []
+
+
+def test_the_buffers_of_a_send_that_waits_die_outside_of_the_lock(opened: Open) -> None:
+    tx, rx = opened(1)
+    tx.send_nowait(0)
+    heard.clear()
+    tx_of_last[:] = [tx]
+    side = once_parked(tx, rx.receive_nowait)
+    tx.send(Lends()).sync(5)
+    tx_of_last.clear()
+    side.join()
+    assert heard == [True]
+    assert rx.receive_nowait() == b"12"
 
 
 # ----------------------------------------------------------------- other serializers

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from .lane import lanes, refuse_loop
+from .unraisable import note
 
 __all__ = ["run_here"]
 
@@ -34,7 +35,7 @@ def run_here(coroutine: Coroutine[Any, Any, T]) -> T:
         return stop.value  # type: ignore[no-any-return]
     except RuntimeError as error:
         if str(error) in _LOOPLESS:
-            error.add_note(f"asyncio.sleep, trio.sleep and the like {_ADVICE}")
+            note(error, f"asyncio.sleep, trio.sleep and the like {_ADVICE}")
         raise
     finally:
         lane.driving = before

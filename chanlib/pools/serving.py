@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from .._core.unraisable import note
 from ..errors import Cancelled, ChannelClosed
 from ..processes.ends import ProcessReceiver, ProcessSender
 from ..processes.reports import pack_error
@@ -110,7 +111,7 @@ class _Worker:
         except ChannelClosed:  # nobody wants to know
             raise
         except Exception as error:
-            error.add_note("the result of a call could not be pickled")
+            note(error, "the result of a call could not be pickled")
             self.results.send((self.number, FAILED, pack_error(error, __name__))).sync()
 
 

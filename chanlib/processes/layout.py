@@ -51,9 +51,8 @@ WEAK = platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686")
 
 def fence() -> None:
     """What was stored before is seen by others before what is stored, or read, after this."""
-    deque(
-        map(call, _taken_and_given_back), 0
-    )  # without a step of Python between, where an interrupt would leave it taken
+    # Without a step of Python between the two, where an interrupt would leave the lock taken.
+    deque(map(call, _taken_and_given_back), 0)
 
 
 def _renew() -> None:

@@ -40,7 +40,7 @@ class Lease:
     __slots__ = ("_conduit", "_hold", "_place", "value")
 
     def __init__(self, conduit: Conduit) -> None:
-        self._hold = Hold(conduit.slot or 0)
+        self._hold = Hold()
         self._place: weakref.ref[Any] | None = None  # where it lies: alive as long as anybody looks
         self.value: Any = None
         self._conduit: Conduit | None = conduit  # last: what has none needs no end

@@ -89,11 +89,13 @@ class Message:
         short.length = self.units * UNIT
         return short
 
-    def keep(self) -> None:
-        """It has to wait: what its sender does to his buffers meanwhile is not to be seen."""
+    def keep(self) -> object:
+        """It has to wait: what its sender does to his buffers meanwhile is not to be seen. What it had before."""
+        before = self.payload, self.buffers
         if type(self.payload) is memoryview:
             self.payload = bytes(self.payload)
         self.buffers = [memoryview(bytes(buffer)) for buffer in self.buffers]
+        return before
 
     def abandon(self) -> None:
         """It will not be sent."""

@@ -84,7 +84,7 @@ class _Sending(PortLeaf[T_co]):
     def _enqueue(self, port: Any, waiter: Any, /) -> None:
         for message in self._all():
             if type(message) is Message:
-                message.keep()
+                port._drop(message.keep())
         super()._enqueue(port, waiter)
 
     def _all(self) -> Sequence[Any]:

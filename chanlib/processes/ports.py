@@ -228,8 +228,8 @@ class Hold:
 
     __slots__ = ("head", "slot")
 
-    def __init__(self, slot: int) -> None:
-        self.slot = slot  # of whom
+    def __init__(self) -> None:
+        self.slot = 0  # of whom
         self.head = 0  # the word, at that time
 
 
