@@ -593,6 +593,7 @@ def test_it_can_be_called_by_a_signal_handler_in_the_middle_of_operations(backen
             seen.append(str(tree()))
         except BaseException as error:
             errors.append(error)
+        signal.setitimer(signal.ITIMER_REAL, 0.002)  # not an interval: a slow look would be interrupted by the next
 
     async def main() -> None:
         ch: Channel[int] = Channel(1, name="c")
@@ -611,10 +612,11 @@ def test_it_can_be_called_by_a_signal_handler_in_the_middle_of_operations(backen
         await group_with(check, producer)
 
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    signal.setitimer(signal.ITIMER_REAL, 0.002)
     try:
         run(main, backend=backend)
     finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # first: the handler would set the timer anew
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert errors == []
