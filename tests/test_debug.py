@@ -593,7 +593,7 @@ def test_it_can_be_called_by_a_signal_handler_in_the_middle_of_operations(backen
             seen.append(str(tree()))
         except BaseException as error:
             errors.append(error)
-        signal.setitimer(signal.ITIMER_REAL, 0.002)  # not an interval: a slow look would be interrupted by the next
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.002)  # not an interval: a slow look would be interrupted by the next
 
     async def main() -> None:
         ch: Channel[int] = Channel(1, name="c")
@@ -611,14 +611,14 @@ def test_it_can_be_called_by_a_signal_handler_in_the_middle_of_operations(backen
 
         await group_with(check, producer)
 
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.002)
+    before = signal.signal(signal.SIGVTALRM, handler)  # not SIGALRM: that is the alarm for tests that hang
+    signal.setitimer(signal.ITIMER_VIRTUAL, 0.002)
     try:
         run(main, backend=backend)
     finally:
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # first: the handler would set the timer anew
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGVTALRM, signal.SIG_IGN)  # first: the handler would set the timer anew
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
     assert errors == []
     assert len(seen) >= 100
     assert any("TaskGroup 'g' open" in text and "'producer' running" in text for text in seen)
