@@ -58,7 +58,8 @@ class Event(Latch):
         return Passed(self)
 
     def __await__(self) -> Generator[Any, Any, None]:
-        return Passed[None](self).__await__()
+        op: Passed[None] = Passed(self)
+        return op.__await__()
 
     def statistics(self) -> EventStatistics:
         """A snapshot; never blocks."""

@@ -103,7 +103,8 @@ class Future(Latch, Generic[T]):
         return Passed(self)
 
     def __await__(self) -> Generator[Any, Any, T]:
-        return Passed[T](self).__await__()
+        op: Passed[T] = Passed(self)
+        return op.__await__()
 
     def result(self, timeout: float | None = None) -> T:
         """The result, for a thread that may block: up to `timeout` seconds, None without limit.
