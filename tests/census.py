@@ -41,7 +41,7 @@ class Census:
         return thing
 
     def count(self) -> dict[str, Collection[Any]]:
-        idle = {worker.thread for worker in tuple(threads._idle)}
+        idle = {worker.thread for worker in threads._idle.copy()}
         return {
             "threads that were not there before": set(threading.enumerate()) - idle,
             "groups that were not left": set(groups.entered),
