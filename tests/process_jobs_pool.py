@@ -7,11 +7,33 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from chanlib import Cancelled, CancelScope, sleep
+from chanlib import Cancelled, CancelScope, Op, sleep
 from chanlib.processes import ProcessChannel, ProcessEvent, WorkerPool
+from chanlib.processes.features import SHARED
 
 HOUR = 3600.0
 made: list[Any] = []  # by the initializer
+
+
+class _Gate:
+    """What there is of an event where processes share no memory."""
+
+    def __init__(self) -> None:
+        self._channel = ProcessChannel[None](1)
+
+    def wait(self) -> Op[None]:
+        return self._channel.wait_closed()
+
+    def set(self) -> None:
+        self._channel.close()
+
+    def close(self) -> None:
+        self._channel.__del__()  # pytest keeps it past the test
+
+
+def gate() -> Any:
+    """It is closed until it is `set`, in whatever process."""
+    return ProcessEvent() if SHARED else _Gate()
 
 
 def square(number: int) -> int:

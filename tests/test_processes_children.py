@@ -680,10 +680,10 @@ def test_sigterm_cancels_the_main_task_natively_which_no_shield_keeps_out(post: 
 def test_sigterm_does_not_cut_an_operation_in_a_shield(post: Post) -> None:
     async def body() -> None:
         async with TaskGroup() as group:
-            handle = start(group, jobs.shielded, post.say, post.hear, grace=GRACE * 4)
+            handle = start(group, jobs.shielded, post.say, post.hear, grace=GRACE * 10)
             await post.next()
             handle.cancel()
-            await sleep(GRACE * 4.5)
+            await sleep(GRACE * 11)
             assert not handle.done
             post.outbox.send("end")
             assert await handle == "unhurt"

@@ -27,7 +27,15 @@ from process_jobs_faults import Child, Tell, forked, until
 
 from chanlib import BrokenChannel, ChannelClosed, ChannelFull, EndOfChannel, after, run, select
 from chanlib._core import threads
-from chanlib.processes import ProcessChannel, open_process_channel
+from chanlib.processes import (
+    ProcessChannel,
+    ProcessEvent,
+    ProcessFuture,
+    ProcessLock,
+    ProcessSemaphore,
+    open_process_channel,
+    open_process_future,
+)
 from chanlib.processes.features import WANTED
 from chanlib.processes.offers import HandoverError
 
@@ -44,6 +52,7 @@ only_here = pytest.mark.skipif(not PUMP, reason="run in a process of its own, wh
 NOT_HERE = [
     "memory",
     "no_descriptor_is_free",
+    "no_descriptor_to_wait_by",
     "leave_nothing_behind",
     "nothing_left_behind",
     "count_no_more",
@@ -53,12 +62,15 @@ NOT_HERE = [
     "beside_any_other_arm",  # known to fail in the ring
     "in_another_process",
     "does_not_unpickle_fails",
+    "handle_of_a_process_that_has_gone",
 ]
 SELECTIONS = {
     "of the pump": (["test_processes_pump.py"], "not selection"),
     "channel": (["test_processes_channel.py"], "ends and (trio or threads) or cancelled_at_any_moment"),
     "ends": (["test_processes_faults_ends.py"], ""),
     "passing": (["test_processes_passing.py"], "argument or executor or queue or channel"),
+    "children": (["test_processes_children.py"], ""),
+    "pools": (["test_processes_pool.py", "test_processes_pool_map.py"], ""),
 }
 
 
@@ -394,6 +406,17 @@ def test_channels_leave_no_thread_and_no_descriptor() -> None:
             tx.send_nowait([rx, both])  # nobody receives these
             both.send_nowait(both)
         del got, both
+
+
+@only_here
+@pytest.mark.parametrize(
+    "make",
+    [ProcessEvent, lambda: ProcessSemaphore(1), ProcessLock, ProcessFuture, open_process_future],
+    ids=["event", "semaphore", "lock", "future", "promise"],
+)
+def test_what_needs_shared_memory_says_so(make: Callable[[], object]) -> None:
+    with pytest.raises(NotImplementedError, match="memory that processes share"):
+        make()
 
 
 @only_here

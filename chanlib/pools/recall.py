@@ -25,5 +25,6 @@ def recall(sender: ProcessSender[Any]) -> int:
         if found is PENDING:  # somebody is in there, for a moment
             os.sched_yield() if hasattr(os, "sched_yield") else None
             continue
+        port.refuse(found)
         number += len(found)
     return number

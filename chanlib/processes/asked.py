@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from .._core.engine import PENDING, Queued
 from .parcels import Parcel, pack, unpack, wire
 from .ring import EMPTY
+from .tickets import give_up
 
 __all__ = ["PumpPort", "State"]
 
@@ -97,6 +98,11 @@ class PumpPort(Queued):
             self._locked(self._keep, errors)
         if parcels:
             self.tell("return", wire(parcels))
+
+    def refuse(self, parcels: Sequence[Parcel]) -> None:
+        """They were taken out, and nobody will get them."""
+        for parcel in parcels:
+            give_up(parcel.tickets)
 
     def _keep(self, errors: Sequence[Exception]) -> None:
         self._errors.extend(errors)

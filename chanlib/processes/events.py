@@ -96,7 +96,7 @@ class ProcessEvent(GatedHandle[_Flag]):
     of the same flag. Everybody who waits while it is set, or when it gets set, goes on, also if it is cleared at once;
     `clear` makes later waiters wait again. An event may stand in a `select` itself.
 
-    Raises `OSError` if memory or descriptors cannot be had.
+    Raises `OSError` if memory or descriptors cannot be had, `NotImplementedError` where processes share no memory.
     """
 
     __slots__ = ()

@@ -130,7 +130,7 @@ class ProcessFuture(GatedHandle[_Box], Generic[T]):
     that does not survive pickling comes as `RemoteError`. What can be had only once, such as the end of a channel
     inside the value, is had by who comes first, and only while the process lives that has set it (else `RuntimeError`).
 
-    Raises `OSError` if memory or descriptors cannot be had.
+    Raises `OSError` if memory or descriptors cannot be had, `NotImplementedError` where processes share no memory.
     """
 
     __slots__ = ("_sends",)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from .features import SHARED
 from .handles import SharedHandle
 from .layout import DATA, MAGIC, MUTEXES, PAGE, RECEIVERS_ARMED, WORDS_END
 from .operations import PortLeaf
@@ -59,6 +60,11 @@ class Gated(Shared):
     @classmethod
     def create(cls, words: dict[int, int] | None = None) -> Self:
         """`words`: what those of its words that are not 0 are at first."""
+        if not SHARED:
+            raise NotImplementedError(
+                "events, semaphores, locks and futures between processes need memory that processes share: there is "
+                "none on this system, or with CHANLIB_PROCESSES=pump; process channels need none"
+            )
 
         def lay_out(memory: Memory, mutexes: int) -> None:
             view: Any = memory.view[:WORDS_END].cast("Q")

@@ -303,6 +303,9 @@ class Inbound(Port):
             raise first
         return first
 
+    def refuse(self, records: list[Any]) -> None:
+        """They were taken out, and nobody will get them: their descriptors are closed when they are dropped."""
+
     # ------------------------------------------------------------- looking at the first record where it lies
     def lease(self, hold: Hold) -> Any:
         """Under the lock: the first record, which stays where it is until `end_lease`; PENDING, or EMPTY.

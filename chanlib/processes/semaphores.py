@@ -212,7 +212,7 @@ class ProcessSemaphore(GatedHandle[_Turnstile], HeldInside):
     back; those who wait find it within 0.2 s. Units that are given back by another process than the one that took them
     count as signals: as many as there were of those do not come back from the dead.
 
-    Raises `OSError` if memory or descriptors cannot be had.
+    Raises `OSError` if memory or descriptors cannot be had, `NotImplementedError` where processes share no memory.
     """
 
     __slots__ = ()
