@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests share `worlds`; there is no package of tests
 
+import unmeasured  # its hook comes before all others
+
+# isort: split
 import backends
 import worlds
 from census import Census
@@ -20,6 +23,11 @@ from elsewhere import Stranger
 
 from chanlib import lowlevel
 from chanlib.processes import ProcessChannel, ProcessReceiver, ProcessSender, open_process_channel
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    unmeasured.coverage_runs = bool(config.getoption("cov_source", default=None))
+
 
 # Wall time is no measure: neither of an example (200 ms by default) nor of the drawing of it.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
