@@ -145,7 +145,14 @@ def _stopped(operate: Callable[[Any, Any], object], backend: str, most: int) -> 
 def test_who_cannot_join_because_somebody_is_stopped_is_told_in_the_end() -> None:
     tx, rx = open_process_channel[Any](CAPACITY)
     with tx, rx:
-        with forked(lambda tell: tell(places(OPERATIONS["send"], tx.clone(), rx.clone()))) as child:
+
+        def see(tell: Tell) -> None:
+            with tx.clone() as its_tx, rx.clone() as its_rx:
+                tx.close()
+                rx.close()
+                tell(places(OPERATIONS["send"], its_tx, its_rx))
+
+        with forked(see) as child:
             count = child.says()
         rx.drain()
         refused = 0
