@@ -79,6 +79,12 @@ def release(gate: ProcessEvent) -> int:
     return os.getpid()
 
 
+def release_when(begun: ProcessEvent, gate: ProcessEvent) -> int:
+    begun.wait().sync()
+    gate.set()
+    return os.getpid()
+
+
 def release_and_hold(gate: ProcessEvent, other: ProcessEvent) -> int:
     gate.set()
     other.wait().sync()
